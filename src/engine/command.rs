@@ -1,0 +1,178 @@
+//! The whole vocabulary between control and media: [`Command`] in, [`Event`] out.
+
+use crate::id::{PeerId, RoomId, TrackId};
+
+/// What the signalling thread asks of the shard that owns a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// A participant enters a room. It has no media until its first [`Command::Offer`].
+    Join {
+        /// The room, made when this is its first peer.
+        room: RoomId,
+        /// The participant.
+        peer: PeerId,
+    },
+    /// An SDP offer from the client. Answered by [`Event::Answer`] or [`Event::Refused`].
+    Offer {
+        /// Who offers.
+        peer: PeerId,
+        /// RFC 8829 session description, already within the signalling size limit.
+        sdp: String,
+        /// What the client says its sending m-lines carry; others are a microphone or a camera
+        /// by their kind.
+        sources: Vec<(String, Source)>,
+    },
+    /// A trickled ICE candidate of the client, as in `RTCIceCandidate.candidate`.
+    Candidate {
+        /// Whose.
+        peer: PeerId,
+        /// The candidate line, with or without its `a=`.
+        candidate: String,
+    },
+    /// The participant leaves; everything it held is freed.
+    Leave {
+        /// Who leaves.
+        peer: PeerId,
+    },
+}
+
+/// What a shard tells the signalling thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The answer to an offer, with what plays in each receiving m-line.
+    Answer {
+        /// Who offered.
+        peer: PeerId,
+        /// RFC 8829 session description.
+        sdp: String,
+        /// Every slot of the peer, also the empty ones.
+        slots: Vec<Slot>,
+    },
+    /// An offer or a candidate that was refused; the peer's session goes on as it was.
+    Refused {
+        /// Who sent it.
+        peer: PeerId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The client should offer again, so that it has this many receiving m-lines of each kind.
+    RequestOffer {
+        /// Who should offer.
+        peer: PeerId,
+        /// Audio m-lines wanted in all.
+        audio: u8,
+        /// Video m-lines wanted in all.
+        video: u8,
+    },
+    /// What plays in these slots from here on.
+    Slots {
+        /// Whose slots.
+        peer: PeerId,
+        /// Those that changed.
+        slots: Vec<Slot>,
+    },
+    /// A track can be watched.
+    TrackPublished {
+        /// Where.
+        room: RoomId,
+        /// What.
+        track: TrackInfo,
+    },
+    /// A track is gone.
+    TrackUnpublished {
+        /// Where.
+        room: RoomId,
+        /// Which.
+        track: TrackId,
+    },
+    /// ICE and DTLS are up: media flows.
+    Connected {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// The engine closed the peer; it is no longer in its room.
+    Closed {
+        /// Who.
+        peer: PeerId,
+        /// Where it was.
+        room: RoomId,
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// What a track carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Sound.
+    Audio,
+    /// Pictures.
+    Video,
+}
+
+/// Where a track comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// A person's voice.
+    Microphone,
+    /// A person's face.
+    Camera,
+    /// A shared screen or window.
+    Screen,
+    /// The sound of a shared screen.
+    ScreenAudio,
+}
+
+/// A published track, as other participants may know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrackInfo {
+    /// Its name.
+    pub id: TrackId,
+    /// Audio or video.
+    pub kind: Kind,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// One receiving m-line of a peer and what plays in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// The m-line's `a=mid`.
+    pub mid: String,
+    /// The track that plays in it; `None` when it is free.
+    pub track: Option<TrackInfo>,
+}
+
+/// Why an offer or a candidate was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The peer has not joined, or has already left.
+    #[error("join a room before sending an offer or a candidate")]
+    NotJoined,
+    /// The text is not a session description, or breaks a rule of RFC 8829 we rely on.
+    #[error("the offer could not be used: {0}")]
+    BadOffer(String),
+    /// The text is not an ICE candidate.
+    #[error("the ICE candidate could not be parsed")]
+    BadCandidate,
+    /// The offer has more m-lines than a peer may hold.
+    #[error("the offer has {0} m-lines, at most {1} are allowed")]
+    TooManyMediaLines(usize, usize),
+}
+
+/// Why the engine closed a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// It asked to leave.
+    Left,
+    /// ICE consent or connectivity was lost and did not come back in time.
+    ConnectionLost,
+    /// It never completed ICE and DTLS after its offer.
+    ConnectTimeout,
+    /// It broke the protocol in a way its session cannot survive.
+    Misbehaved,
+    /// Our own bug: the panic boundary caught it and the peer was dropped.
+    Panicked,
+    /// The room or shard has no place left.
+    Full,
+}

@@ -1,0 +1,105 @@
+//! Plain counters of one engine, copied out by value.
+
+/// Everything one engine counts. Gauges say what is there now; the others only grow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Gauge: rooms with at least one peer.
+    pub rooms: u64,
+    /// Gauge: peers in rooms.
+    pub peers: u64,
+    /// Gauge: published audio tracks.
+    pub audio_tracks: u64,
+    /// Gauge: published video tracks.
+    pub video_tracks: u64,
+    /// Gauge: one peer watching one track.
+    pub subscriptions: u64,
+    /// Gauge: remote addresses known to belong to a peer.
+    pub addresses: u64,
+    /// Peers whose ICE and DTLS came up.
+    pub connected: u64,
+    /// Datagrams taken in.
+    pub datagrams_in: u64,
+    /// Bytes taken in.
+    pub bytes_in: u64,
+    /// Datagrams given out.
+    pub datagrams_out: u64,
+    /// Bytes given out.
+    pub bytes_out: u64,
+    /// RTP packets taken in from publishers.
+    pub rtp_in: u64,
+    /// RTP packets given out to subscribers, retransmissions aside.
+    pub forwarded: u64,
+    /// Keyframe requests passed up to publishers.
+    pub keyframe_requests: u64,
+    /// Panics caught at the peer boundary. Any but zero is our bug.
+    pub peer_panics: u64,
+    /// What was dropped, by reason.
+    pub dropped: DroppedCounts,
+}
+
+/// Why something was dropped: a metric label, not an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dropped {
+    /// No peer here or elsewhere owns the sender's address, and it is no STUN binding request.
+    UnknownAddress,
+    /// A STUN request for a ufrag nobody has.
+    UnknownUfrag,
+    /// The peer's state machine refused the bytes (bad STUN, failed authentication).
+    Malformed,
+    /// It was handed over to a shard that does not own it either.
+    StrayHandoff,
+    /// An RTP packet for which no track exists (yet).
+    NoTrack,
+    /// It is older than the first packet its subscriber was sent.
+    PredatesSwitch,
+    /// A subscriber's queue within one turn is full.
+    TurnQueueFull,
+    /// The first pictures before a keyframe: nobody could decode them.
+    AwaitingKeyframe,
+}
+
+impl Dropped {
+    /// Every reason, in the order [`DroppedCounts`] keeps them.
+    pub const ALL: [Self; 8] = [
+        Self::UnknownAddress,
+        Self::UnknownUfrag,
+        Self::Malformed,
+        Self::StrayHandoff,
+        Self::NoTrack,
+        Self::PredatesSwitch,
+        Self::TurnQueueFull,
+        Self::AwaitingKeyframe,
+    ];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::UnknownAddress => "unknown_address",
+            Self::UnknownUfrag => "unknown_ufrag",
+            Self::Malformed => "malformed",
+            Self::StrayHandoff => "stray_handoff",
+            Self::NoTrack => "no_track",
+            Self::PredatesSwitch => "predates_switch",
+            Self::TurnQueueFull => "turn_queue_full",
+            Self::AwaitingKeyframe => "awaiting_keyframe",
+        }
+    }
+}
+
+/// One counter per [`Dropped`] reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DroppedCounts([u64; Dropped::ALL.len()]);
+
+impl DroppedCounts {
+    /// Counts one more.
+    pub fn add(&mut self, reason: Dropped) {
+        self.0[reason as usize] += 1;
+    }
+
+    /// How many were dropped for this reason.
+    #[must_use]
+    pub fn count(&self, reason: Dropped) -> u64 {
+        self.0[reason as usize]
+    }
+}

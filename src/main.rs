@@ -1,0 +1,2 @@
+//! The `corelay` binary.
+fn main() {}
