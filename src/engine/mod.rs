@@ -1,6 +1,11 @@
 //! Decides. Pure: `now` and bytes come in, values go out; no sockets, no clock, no threads.
 
+pub mod bwe;
+pub mod codec;
 pub mod command;
+pub mod egress;
+pub mod keyframe;
+pub mod rewriter;
 pub mod stats;
 
 use std::net::SocketAddr;

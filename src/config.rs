@@ -1,0 +1,1 @@
+//! Parses `config/*.yaml` into each module's own `Options`; nobody imports it.

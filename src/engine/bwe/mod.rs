@@ -1,0 +1,1 @@
+//! Send-side congestion control, a pure state machine.

@@ -1,0 +1,1 @@
+//! Facts about one payload: is it a keyframe, which layer is it. No state.

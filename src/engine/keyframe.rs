@@ -1,0 +1,1 @@
+//! Merges and paces keyframe requests to a publisher.

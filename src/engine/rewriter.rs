@@ -1,0 +1,1 @@
+//! One unbroken stream: sequence, timestamp, VP8 picture id.

@@ -1,0 +1,1 @@
+//! Acts, per core: sockets, threads, time.

@@ -1,0 +1,1 @@
+//! Talks: HTTP and WebSocket, on one thread.

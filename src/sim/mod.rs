@@ -1,0 +1,1 @@
+//! Virtual clock, lossy links, headless clients: whole rooms in one deterministic test.
