@@ -1,0 +1,349 @@
+// One RTCPeerConnection from joining a room to leaving it: offers, slots, restarts, figures.
+
+/** @typedef {import('./corelay-client.js').Source} Source */
+/** @typedef {import('./corelay-client.js').Slot} Slot */
+
+/**
+ * Figures of one stream; null where the browser does not say.
+ * @typedef {object} StreamFigures
+ * @property {'audio' | 'video'} kind
+ * @property {string | null} codec
+ * @property {number | null} width
+ * @property {number | null} height
+ * @property {number | null} fps
+ * @property {number | null} bitrate bits per second since the call before
+ * @property {number | null} loss share of packets lost since the call before, 0 to 1
+ * @property {number | null} jitter seconds
+ * @property {RTCStats} raw
+ */
+
+/**
+ * @typedef {object} Figures
+ * @property {Map<string, StreamFigures>} slots by mid
+ * @property {Map<Source, StreamFigures>} sent by source
+ * @property {number | null} rtt seconds
+ */
+
+/**
+ * @typedef {object} Hooks
+ * @property {(message: object) => void} send
+ * @property {(slot: Slot) => void} slot
+ * @property {(state: 'waiting' | 'connecting' | 'connected' | 'reconnecting') => void} state
+ * @property {(code: string, message: string) => void} error
+ * @property {() => void} lost media cannot be brought back: start over
+ */
+
+/** How long ICE may be 'disconnected', which often mends itself, before it is restarted. */
+const DISCONNECTED_GRACE_MS = 3_000;
+/** Restarts without success after which the session is given up. */
+const MAX_RESTARTS = 3;
+/** How long the server may take to answer an offer. */
+const ANSWER_TIMEOUT_MS = 10_000;
+/** More receiving m-lines than any server should ask for. */
+const MAX_WISH = 64;
+
+/** Error codes that stand for the answer to an offer. */
+const REFUSES_OFFER = new Set(['bad-offer', 'too-many-media-lines', 'not-joined', 'wrong-room']);
+
+const STATES = {
+  new: 'waiting',
+  connecting: 'connecting',
+  connected: 'connected',
+  disconnected: 'reconnecting',
+  failed: 'reconnecting',
+};
+
+export class MediaSession {
+  /** @type {RTCPeerConnection} */
+  peerConnection;
+  /** The receiving m-lines the server has told about, by mid. @type {Map<string, Slot>} */
+  slots = new Map();
+
+  #codec;
+  /** @type {Hooks} */
+  #hooks;
+  /** Own sending m-lines by source. @type {Map<Source, RTCRtpTransceiver>} */
+  #senders = new Map();
+  /** How many receiving m-lines of each kind the server wants; null until it first says. */
+  #wish = null;
+  #offering = false;
+  #offerWanted = false;
+  /**
+   * Settles the offer on its way.
+   * @type {{resolve: (answer: object) => void, reject: (error: Error) => void} | null}
+   */
+  #answer = null;
+  /** Server candidates that came before the answer they belong to. */
+  #earlyCandidates = [];
+  #restartTimer = 0;
+  #restarts = 0;
+  #closed = false;
+  /** Counters of the call before, by stats id. */
+  #previous = new Map();
+
+  /**
+   * @param {RTCConfiguration} config
+   * @param {string | undefined} codec the only video codec to send
+   * @param {Hooks} hooks
+   */
+  constructor(config, codec, hooks) {
+    this.#codec = codec;
+    this.#hooks = hooks;
+    this.peerConnection = new RTCPeerConnection(config);
+    this.peerConnection.onicecandidate = ({ candidate }) => {
+      if (!candidate?.candidate) return;
+      hooks.send({ type: 'ice-candidate', candidate: candidate.toJSON() });
+    };
+    this.peerConnection.onconnectionstatechange = () => this.#handleConnectionState();
+  }
+
+  /**
+   * Sends a track on the m-line of its source, made when there is none yet.
+   * @param {MediaStreamTrack} track
+   * @param {Source} source
+   */
+  async publish(track, source) {
+    const transceiver = this.#senders.get(source);
+    if (!transceiver) {
+      const added = this.peerConnection.addTransceiver(track, { direction: 'sendonly' });
+      if (this.#codec && track.kind === 'video') preferCodec(added, this.#codec);
+      this.#senders.set(source, added);
+      return this.#negotiate();
+    }
+    await transceiver.sender.replaceTrack(track);
+    if (transceiver.direction !== 'sendonly') {
+      transceiver.direction = 'sendonly';
+      await this.#negotiate();
+    }
+  }
+
+  /** Stops sending on the m-line of a source and keeps it for the next track. */
+  async unpublish(source) {
+    const transceiver = this.#senders.get(source);
+    if (!transceiver) return;
+    transceiver.direction = 'inactive';
+    await transceiver.sender.replaceTrack(null);
+    await this.#negotiate();
+  }
+
+  /** Puts another track, or none, on the m-line of a source without negotiation. */
+  async replace(source, track) {
+    const transceiver = this.#senders.get(source);
+    if (transceiver) await transceiver.sender.replaceTrack(track);
+    else if (track) await this.publish(track, source);
+  }
+
+  /** The server wants this many receiving m-lines of each kind. */
+  request({ audio = 0, video = 0 }) {
+    this.#wish = { audio: Math.min(audio, MAX_WISH), video: Math.min(video, MAX_WISH) };
+    this.#negotiate();
+  }
+
+  handleAnswer(message) {
+    this.handleSlots(message.slots ?? {});
+    this.#answer?.resolve(message);
+  }
+
+  /** @returns {boolean} whether the server's error was about what this session sent */
+  handleRefusal(code, message) {
+    // A candidate the server cannot use costs one path, not the call.
+    if (code === 'bad-candidate') return true;
+    if (!this.#answer || !REFUSES_OFFER.has(code)) return false;
+    this.#answer.reject(new Error(message));
+    return true;
+  }
+
+  /** What plays in these m-lines from here on. */
+  handleSlots(changes) {
+    for (const [mid, content] of Object.entries(changes)) {
+      const before = this.slots.get(mid);
+      const trackId = content?.trackId ?? null;
+      if (before && before.trackId === trackId) continue;
+      const transceiver = this.peerConnection.getTransceivers().find((t) => t.mid === mid);
+      if (!transceiver) continue;
+      const { track } = transceiver.receiver;
+      const slot = {
+        mid,
+        participantId: content?.participantId ?? null,
+        trackId,
+        kind: track.kind,
+        source: content?.source ?? null,
+        track,
+      };
+      this.slots.set(mid, slot);
+      this.#hooks.slot(slot);
+    }
+  }
+
+  async handleCandidate(candidate) {
+    if (!this.peerConnection.remoteDescription) {
+      this.#earlyCandidates.push(candidate);
+      return;
+    }
+    await this.peerConnection.addIceCandidate(candidate).catch(() => {});
+  }
+
+  restartIce() {
+    if (this.#closed) return;
+    this.#restarts += 1;
+    if (this.#restarts > MAX_RESTARTS) return this.#hooks.lost();
+    this.peerConnection.restartIce();
+    this.#negotiate();
+  }
+
+  close() {
+    this.#closed = true;
+    clearTimeout(this.#restartTimer);
+    this.#answer?.reject(new Error('the session is closed'));
+    this.peerConnection.close();
+  }
+
+  /** @returns {Promise<Figures>} */
+  async stats() {
+    const report = await this.peerConnection.getStats();
+    const slots = new Map();
+    const sent = new Map();
+    const previous = this.#previous;
+    this.#previous = new Map();
+    for (const stat of report.values()) {
+      if (stat.type !== 'inbound-rtp' && stat.type !== 'outbound-rtp') continue;
+      this.#previous.set(stat.id, stat);
+      const transceiver = this.#owner(stat);
+      if (!transceiver?.mid) continue;
+      const figures = streamFigures(stat, previous.get(stat.id), report);
+      if (stat.type === 'inbound-rtp') slots.set(transceiver.mid, figures);
+      for (const [source, sender] of this.#senders) {
+        if (sender === transceiver && stat.type === 'outbound-rtp') sent.set(source, figures);
+      }
+    }
+    return { slots, sent, rtt: roundTripTime(report) };
+  }
+
+  #owner({ mid, trackIdentifier }) {
+    const transceivers = this.peerConnection.getTransceivers();
+    const isOwner = (t) => (mid ? t.mid === mid : t.receiver.track.id === trackIdentifier);
+    return transceivers.find(isOwner);
+  }
+
+  #handleConnectionState() {
+    const { connectionState } = this.peerConnection;
+    clearTimeout(this.#restartTimer);
+    if (this.#closed) return;
+    this.#hooks.state(STATES[connectionState] ?? 'connecting');
+    if (connectionState === 'connected') this.#restarts = 0;
+    if (connectionState === 'failed') this.restartIce();
+    if (connectionState === 'disconnected') {
+      this.#restartTimer = setTimeout(() => this.restartIce(), DISCONNECTED_GRACE_MS);
+    }
+  }
+
+  /** Offers until nothing more is wanted, one offer at a time. */
+  async #negotiate() {
+    this.#offerWanted = true;
+    // The first offer waits for the server's wish, so that one offer says everything.
+    if (this.#offering || !this.#wish) return;
+    this.#offering = true;
+    try {
+      while (this.#offerWanted && !this.#closed) {
+        this.#offerWanted = false;
+        await this.#offerOnce();
+      }
+    } catch (error) {
+      if (!this.#closed) this.#hooks.error('negotiation', error.message);
+    } finally {
+      this.#offering = false;
+    }
+  }
+
+  async #offerOnce() {
+    const pc = this.peerConnection;
+    this.#addReceivers('audio');
+    this.#addReceivers('video');
+    if (pc.getTransceivers().length === 0) return;
+    await pc.setLocalDescription();
+    const answer = this.#expectAnswer();
+    const { sdp } = pc.localDescription;
+    this.#hooks.send({ type: 'offer', sdp, tracks: this.#describeTracks() });
+    try {
+      await pc.setRemoteDescription({ type: 'answer', sdp: (await answer).sdp });
+    } catch (error) {
+      if (pc.signalingState === 'have-local-offer') {
+        await pc.setLocalDescription({ type: 'rollback' });
+      }
+      throw error;
+    }
+    for (const candidate of this.#earlyCandidates.splice(0)) this.handleCandidate(candidate);
+  }
+
+  #addReceivers(kind) {
+    const receives = (t) =>
+      t.receiver.track.kind === kind && (t.direction === 'recvonly' || t.direction === 'sendrecv');
+    const have = this.peerConnection.getTransceivers().filter(receives).length;
+    for (let n = have; n < this.#wish[kind]; n += 1) {
+      this.peerConnection.addTransceiver(kind, { direction: 'recvonly' });
+    }
+  }
+
+  #expectAnswer() {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(
+        () => this.#answer?.reject(new Error('the server did not answer the offer')),
+        ANSWER_TIMEOUT_MS,
+      );
+      const settle = (how) => (value) => {
+        clearTimeout(timer);
+        this.#answer = null;
+        how(value);
+      };
+      this.#answer = { resolve: settle(resolve), reject: settle(reject) };
+    });
+  }
+
+  #describeTracks() {
+    const tracks = {};
+    for (const [source, { mid, direction }] of this.#senders) {
+      if (mid && direction === 'sendonly') tracks[mid] = { source };
+    }
+    return tracks;
+  }
+}
+
+/** Leaves one video codec, and what repairs it, to choose from. */
+function preferCodec(transceiver, name) {
+  const wanted = new Set([`video/${name}`, 'video/rtx', 'video/red', 'video/ulpfec'].map(lower));
+  const { codecs } = RTCRtpSender.getCapabilities('video');
+  if (!codecs.some((codec) => lower(codec.mimeType) === lower(`video/${name}`))) {
+    throw new Error(`this browser cannot send ${name}`);
+  }
+  transceiver.setCodecPreferences(codecs.filter((codec) => wanted.has(lower(codec.mimeType))));
+}
+
+const lower = (text) => text.toLowerCase();
+
+function streamFigures(stat, before, report) {
+  const bytes = stat.bytesReceived ?? stat.bytesSent ?? 0;
+  const seconds = before ? (stat.timestamp - before.timestamp) / 1000 : 0;
+  const bytesBefore = before?.bytesReceived ?? before?.bytesSent ?? 0;
+  const lost = (stat.packetsLost ?? 0) - (before?.packetsLost ?? 0);
+  const received = (stat.packetsReceived ?? 0) - (before?.packetsReceived ?? 0);
+  return {
+    kind: stat.kind,
+    codec: report.get(stat.codecId)?.mimeType.split('/')[1] ?? null,
+    width: stat.frameWidth ?? null,
+    height: stat.frameHeight ?? null,
+    fps: stat.framesPerSecond ?? null,
+    bitrate: seconds > 0 ? ((bytes - bytesBefore) * 8) / seconds : null,
+    loss: lost + received > 0 ? Math.max(0, lost) / (lost + received) : null,
+    jitter: stat.jitter ?? null,
+    raw: stat,
+  };
+}
+
+function roundTripTime(report) {
+  for (const stat of report.values()) {
+    if (stat.type !== 'candidate-pair' && stat.type !== 'remote-inbound-rtp') continue;
+    const rtt = stat.currentRoundTripTime ?? stat.roundTripTime;
+    if (typeof rtt === 'number') return rtt;
+  }
+  return null;
+}

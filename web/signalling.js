@@ -1,0 +1,115 @@
+// A WebSocket that speaks JSON, notices when it is dead and comes back by itself.
+
+/** Wait before the first attempt to come back; doubled each time up to the longest. */
+const FIRST_RETRY_MS = 300;
+const LONGEST_RETRY_MS = 8_000;
+/** A socket that says nothing from one ping to the next is dead. */
+const PING_INTERVAL_MS = 10_000;
+
+/**
+ * @typedef {object} Hooks
+ * @property {(message: {type: string}) => void} message
+ * @property {() => void} lost the connection is gone and is being made again
+ * @property {(code: number, reason: string) => void} closed the server ended it for good
+ * @property {(code: number) => boolean} isFinal whether coming back makes no sense
+ */
+
+export class Signalling {
+  #url;
+  /** @type {Hooks} */
+  #hooks;
+  /** @type {WebSocket | null} */
+  #socket = null;
+  #attempts = 0;
+  #retryTimer = 0;
+  #pingTimer = 0;
+  #awaitsPong = false;
+
+  /**
+   * @param {string} url
+   * @param {Hooks} hooks
+   */
+  constructor(url, hooks) {
+    this.#url = url;
+    this.#hooks = hooks;
+  }
+
+  /**
+   * Connects for the first time.
+   * @returns {Promise<void>} resolved by the server's first message
+   */
+  open() {
+    return new Promise((resolve, reject) => {
+      this.#dial(resolve, (reason) => {
+        this.close();
+        reject(new Error(reason));
+      });
+    });
+  }
+
+  /** Says something; lost when the connection is down, for after a reconnect all is said anew. */
+  send(message) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+  }
+
+  /** Ends the connection for good. */
+  close() {
+    clearTimeout(this.#retryTimer);
+    clearInterval(this.#pingTimer);
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close(1000);
+  }
+
+  /** Drops the connection and makes it again. */
+  restart() {
+    const socket = this.#socket;
+    if (!socket) return;
+    this.#socket = null;
+    socket.close(1000);
+    this.#retry();
+  }
+
+  #dial(greeted, refused) {
+    const socket = new WebSocket(this.#url);
+    this.#socket = socket;
+    this.#awaitsPong = false;
+    socket.onmessage = ({ data }) => {
+      if (socket !== this.#socket) return;
+      this.#awaitsPong = false;
+      this.#hooks.message(JSON.parse(data));
+      greeted?.();
+      greeted = refused = undefined;
+    };
+    socket.onclose = ({ code, reason }) => {
+      if (socket !== this.#socket) return;
+      clearInterval(this.#pingTimer);
+      if (refused) return refused(reason || 'the server cannot be reached');
+      if (this.#hooks.isFinal(code)) {
+        this.#socket = null;
+        return this.#hooks.closed(code, reason);
+      }
+      this.#retry();
+    };
+    clearInterval(this.#pingTimer);
+    this.#pingTimer = setInterval(() => this.#ping(), PING_INTERVAL_MS);
+  }
+
+  #ping() {
+    if (this.#awaitsPong) return this.restart();
+    this.#awaitsPong = true;
+    // Only a connection that lasted forgives the failures before it.
+    this.#attempts = 0;
+    this.send({ type: 'ping' });
+  }
+
+  #retry() {
+    this.#hooks.lost();
+    clearInterval(this.#pingTimer);
+    clearTimeout(this.#retryTimer);
+    const wait = Math.min(FIRST_RETRY_MS * 2 ** this.#attempts, LONGEST_RETRY_MS);
+    this.#attempts += 1;
+    // Spread, so that a restarted server is not met by everyone at once.
+    this.#retryTimer = setTimeout(() => this.#dial(), wait * (0.75 + Math.random() / 2));
+  }
+}
