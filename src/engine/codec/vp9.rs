@@ -1,0 +1,147 @@
+//! The VP9 payload descriptor (RFC 9628 §4.2), as far as its layer indices.
+
+/// What the VP9 payload descriptor says. Reference indices and the scalability structure, which
+/// come after the layer indices, are not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vp9Descriptor {
+    /// I: counts pictures; 7 or 15 bits.
+    pub picture_id: Option<u16>,
+    /// P: the picture refers to an earlier one.
+    pub inter_predicted: bool,
+    /// F: references are written out in each packet.
+    pub flexible: bool,
+    /// B: a frame (one spatial layer of a picture) begins with this payload.
+    pub starts_frame: bool,
+    /// E: a frame ends with this payload.
+    pub ends_frame: bool,
+    /// V: the payload carries a scalability structure.
+    pub has_structure: bool,
+    /// L: which layer it is.
+    pub layers: Option<Layers>,
+}
+
+/// Layer indices of one VP9 frame (RFC 9628 §4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layers {
+    /// TID: 0 is the base.
+    pub temporal: u8,
+    /// U: a receiver can go up in temporal layers from here.
+    pub switching_up: bool,
+    /// SID: 0 is the base.
+    pub spatial: u8,
+    /// D: the frame refers to the next lower spatial layer of the same picture.
+    pub inter_layer: bool,
+    /// Counts pictures of temporal layer 0; absent in flexible mode.
+    pub tl0_pic_idx: Option<u8>,
+}
+
+impl Vp9Descriptor {
+    /// Reads the descriptor at the head of an RTP payload; `None` when it is cut short or nothing
+    /// follows it.
+    #[must_use]
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let (&required, mut rest) = payload.split_first()?;
+        let mut next = || {
+            let (&byte, tail) = rest.split_first()?;
+            rest = tail;
+            Some(byte)
+        };
+        let has = |bit: u8| required & bit != 0;
+        let flexible = has(0x10);
+
+        let mut picture_id = None;
+        if has(0x80) {
+            let high = next()?;
+            picture_id = Some(if high & 0x80 == 0 {
+                u16::from(high)
+            } else {
+                u16::from_be_bytes([high & 0x7F, next()?])
+            });
+        }
+        let mut layers = None;
+        if has(0x20) {
+            let indices = next()?;
+            layers = Some(Layers {
+                temporal: indices >> 5,
+                switching_up: indices & 0x10 != 0,
+                spatial: indices >> 1 & 0x07,
+                inter_layer: indices & 0x01 != 0,
+                tl0_pic_idx: if flexible { None } else { Some(next()?) },
+            });
+        }
+        if rest.is_empty() {
+            return None;
+        }
+        Some(Self {
+            picture_id,
+            inter_predicted: has(0x40),
+            flexible,
+            starts_frame: has(0x08),
+            ends_frame: has(0x04),
+            has_structure: has(0x02),
+            layers,
+        })
+    }
+
+    /// A decoder can begin here: the base layer's frame of a picture that refers to none before.
+    #[must_use]
+    pub fn starts_keyframe(&self) -> bool {
+        let is_base = self.layers.is_none_or(|l| l.spatial == 0 && !l.inter_layer);
+        self.starts_frame && !self.inter_predicted && is_base
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keyframe_starts_at_the_base_layer_only() {
+        // Bytes of the payload, and whether a keyframe starts there.
+        let table: [(&[u8], bool); 7] = [
+            (&[0x8A, 0x81, 0x02, 0x00], true),        // I B V, no layers
+            (&[0x82, 0x81, 0x02, 0x00], false),       // not the beginning
+            (&[0xC8, 0x81, 0x02, 0x00], false),       // P
+            (&[0xA8, 0x05, 0x00, 0x07, 0x00], true),  // SID 0
+            (&[0xA8, 0x05, 0x02, 0x07, 0x00], false), // SID 1, D clear
+            (&[0xA8, 0x05, 0x03, 0x07, 0x00], false), // SID 1, D set
+            (&[0x08, 0x00], true),                    // nothing but B
+        ];
+        for (bytes, starts) in table {
+            let descriptor = Vp9Descriptor::parse(bytes).unwrap();
+            assert_eq!(descriptor.starts_keyframe(), starts, "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn every_field_is_read() {
+        let d = Vp9Descriptor::parse(&[0xEE, 0x92, 0x34, 0x55, 0x66, 0x00]).unwrap();
+        assert_eq!(d.picture_id, Some(0x1234));
+        assert!(d.inter_predicted && d.starts_frame && d.ends_frame && d.has_structure);
+        assert_eq!(
+            d.layers,
+            Some(Layers {
+                temporal: 2,
+                switching_up: true,
+                spatial: 2,
+                inter_layer: true,
+                tl0_pic_idx: Some(0x66),
+            })
+        );
+    }
+
+    #[test]
+    fn flexible_mode_has_no_tl0_pic_idx() {
+        let d = Vp9Descriptor::parse(&[0x38, 0x40, 0x00]).unwrap();
+        assert!(d.flexible);
+        assert_eq!(d.layers.unwrap().tl0_pic_idx, None);
+    }
+
+    #[test]
+    fn a_descriptor_that_is_cut_short_is_none() {
+        let full = [0xEE, 0x92, 0x34, 0x55, 0x66];
+        for len in 0..=full.len() {
+            assert_eq!(Vp9Descriptor::parse(&full[..len]), None, "{len} bytes");
+        }
+    }
+}
