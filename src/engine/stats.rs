@@ -52,6 +52,10 @@ pub enum Dropped {
     NoTrack,
     /// It is older than the first packet its subscriber was sent.
     PredatesSwitch,
+    /// It was already forwarded to, or withheld from, that subscriber.
+    Duplicate,
+    /// It is so late that which number it had for that subscriber is forgotten.
+    TooLate,
     /// A subscriber's queue within one turn is full.
     TurnQueueFull,
     /// The first pictures before a keyframe: nobody could decode them.
@@ -60,13 +64,15 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, in the order [`DroppedCounts`] keeps them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::UnknownAddress,
         Self::UnknownUfrag,
         Self::Malformed,
         Self::StrayHandoff,
         Self::NoTrack,
         Self::PredatesSwitch,
+        Self::Duplicate,
+        Self::TooLate,
         Self::TurnQueueFull,
         Self::AwaitingKeyframe,
     ];
@@ -81,6 +87,8 @@ impl Dropped {
             Self::StrayHandoff => "stray_handoff",
             Self::NoTrack => "no_track",
             Self::PredatesSwitch => "predates_switch",
+            Self::Duplicate => "duplicate",
+            Self::TooLate => "too_late",
             Self::TurnQueueFull => "turn_queue_full",
             Self::AwaitingKeyframe => "awaiting_keyframe",
         }
