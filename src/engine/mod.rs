@@ -3,6 +3,7 @@
 pub mod bwe;
 pub mod codec;
 pub mod command;
+pub mod deadline;
 pub mod egress;
 pub mod keyframe;
 pub mod rewriter;
