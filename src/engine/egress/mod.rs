@@ -1,1 +1,6 @@
 //! What leaves for one peer.
+
+pub mod guard;
+pub mod keys;
+pub mod seal;
+pub mod window;
