@@ -68,9 +68,11 @@ async function openDevices() {
 
 async function openDevice(source) {
   if (!navigator.mediaDevices) throw new DOMException('', 'InsecureContext');
+  const height = Number(query.get('height')) || 720;
+  const picture = { width: { ideal: (height * 16) / 9 }, height: { ideal: height } };
   const wanted =
     source === 'camera'
-      ? { video: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { max: 30 } } }
+      ? { video: { ...picture, frameRate: { max: 30 } } }
       : { audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true } };
   const stream = await navigator.mediaDevices.getUserMedia(wanted);
   return stream.getTracks()[0];

@@ -1,0 +1,87 @@
+// The real binary, in the namespace `server`.
+
+import { spawn } from 'node:child_process';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+
+import { SERVER_ADDRESS } from './network.js';
+import { until } from './until.js';
+
+const ORIGIN = `http://${SERVER_ADDRESS}:8080`;
+const SHARDS = 2;
+
+export class Server {
+  logFile;
+  #arguments;
+  #process = null;
+
+  /**
+   * @param {string} scenario names the log
+   * @param {string[]} [args] further arguments
+   */
+  constructor(scenario, args = []) {
+    this.logFile = path.join(process.env.CORELAY_SCRATCH, `${scenario}-server.log`);
+    this.#arguments = args;
+  }
+
+  async start(args = this.#arguments) {
+    const log = openSync(this.logFile, 'a');
+    const command = ['netns', 'exec', 'server', process.env.CORELAY_BIN, 'serve',
+      '--http', '0.0.0.0:8080', '--udp', '[::]:10000', '--shards', String(SHARDS), ...args];
+    this.#process = spawn('ip', command, { stdio: ['ignore', log, log] });
+    closeSync(log);
+    await until('the server answers', 15, () => {
+      if (this.#process.exitCode !== null) throw new Error(`it ended: ${this.lastWords()}`);
+      return this.health().catch(() => null);
+    });
+  }
+
+  async stop() {
+    const running = this.#process;
+    this.#process = null;
+    if (!running || running.exitCode !== null) return;
+    const ended = new Promise((resolve) => running.once('exit', resolve));
+    running.kill('SIGTERM');
+    await ended;
+  }
+
+  /** The last lines of its log. */
+  lastWords() {
+    return this.log().trimEnd().split('\n').slice(-12).join('\n');
+  }
+
+  log() {
+    // Without the colours.
+    return readFileSync(this.logFile, 'utf8').replace(/\x1b\[[0-9;]*m/g, '');
+  }
+
+  health() {
+    return get('/health');
+  }
+
+  stats() {
+    return get('/api/stats');
+  }
+
+  /** Waits until so many participants are left. */
+  untilParticipants(count, seconds = 10) {
+    return until(
+      `/health counts ${count} participants`,
+      seconds,
+      async () => (await this.health()).participants === count,
+      () => this.health(),
+    );
+  }
+
+  /** Waits until nothing is left of any call. @returns {Promise<string>} figures */
+  async untilEmpty() {
+    await this.untilParticipants(0, 30);
+    return 'no gauge left';
+  }
+}
+
+async function get(address) {
+  const response = await fetch(`${ORIGIN}${address}`, { signal: AbortSignal.timeout(2_000) });
+  if (!response.ok) throw new Error(`${address}: ${response.status}`);
+  return response.json();
+}
