@@ -74,3 +74,52 @@ impl<K: Copy + Ord> Default for Deadlines<K> {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test's clock has to begin somewhere"
+    )]
+    fn epoch() -> Instant {
+        Instant::now()
+    }
+
+    proptest! {
+        #[test]
+        fn the_earliest_comes_first_and_nothing_piles_up(
+            steps in prop::collection::vec((0..6_u32, prop::option::of(0..20_u64)), 0..100),
+        ) {
+            let start = epoch();
+            let at = |n: u64| start + Duration::from_millis(n);
+            let mut deadlines = Deadlines::new();
+            let mut model = [None; 5];
+            for (key, time) in steps {
+                if let Some(entry) = model.get_mut(key as usize) {
+                    deadlines.set(key, time.map(at));
+                    *entry = time;
+                } else {
+                    // Key 5 stands for the clock reaching `time`.
+                    let now = time.unwrap_or(0);
+                    let due = (0..5_u32)
+                        .filter_map(|k| model[k as usize].map(|t| (t, k)))
+                        .filter(|&(t, _)| t <= now)
+                        .min();
+                    prop_assert_eq!(deadlines.pop_due(at(now)), due.map(|(_, k)| k));
+                    if let Some((_, key)) = due {
+                        model[key as usize] = None;
+                    }
+                }
+                let earliest = model.iter().flatten().min();
+                prop_assert_eq!(deadlines.next(), earliest.map(|&t| at(t)));
+                prop_assert_eq!(deadlines.len(), model.iter().flatten().count());
+                prop_assert_eq!(deadlines.by_time.len(), deadlines.len());
+                prop_assert_eq!(deadlines.is_empty(), earliest.is_none());
+            }
+        }
+    }
+}

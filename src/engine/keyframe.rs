@@ -99,3 +99,155 @@ impl KeyframeRequests {
         self.wanted.map(|wanted| wanted.due)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test's clock has to begin somewhere"
+    )]
+    fn epoch() -> Instant {
+        Instant::now()
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum What {
+        Request,
+        Keyframe,
+    }
+
+    /// When it happens, in ms, and what.
+    type Happening = (u64, What);
+
+    /// Times of the requests sent, in ms, when these things happen and the clock then runs on to
+    /// `end`. Woken only when it asked to be.
+    fn run(options: Options, happenings: &[Happening], end: u64) -> Vec<u64> {
+        let start = epoch();
+        let mut requests = KeyframeRequests::new(options);
+        let mut sent = Vec::new();
+        for ms in 0..=end {
+            let now = start + Duration::from_millis(ms);
+            for (_, what) in happenings.iter().filter(|&&(at, _)| at == ms) {
+                match what {
+                    What::Request => requests.request(now),
+                    What::Keyframe => requests.keyframe_seen(),
+                }
+            }
+            if requests.wakeup().is_some_and(|at| at <= now) {
+                assert!(requests.poll(now), "woken for nothing");
+                sent.push(ms);
+            }
+            assert!(!requests.poll(now), "two at once");
+        }
+        sent
+    }
+
+    #[test]
+    fn the_first_request_goes_at_once_and_the_next_waits_its_turn() {
+        use What::{Keyframe, Request};
+        let table: [(&[Happening], &[u64]); 6] = [
+            // Asked once, answered.
+            (&[(10, Request), (60, Keyframe)], &[10]),
+            // Many ask before the answer: one request.
+            (
+                &[(10, Request), (11, Request), (12, Request), (60, Keyframe)],
+                &[10],
+            ),
+            // Asked again soon after the answer: when the interval ends.
+            (
+                &[
+                    (10, Request),
+                    (60, Keyframe),
+                    (90, Request),
+                    (540, Keyframe),
+                ],
+                &[10, 510],
+            ),
+            // A keyframe comes by itself before that: nothing more to ask.
+            (
+                &[
+                    (10, Request),
+                    (60, Keyframe),
+                    (90, Request),
+                    (400, Keyframe),
+                ],
+                &[10],
+            ),
+            // Asked again long after the answer: at once.
+            (
+                &[
+                    (10, Request),
+                    (60, Keyframe),
+                    (900, Request),
+                    (950, Keyframe),
+                ],
+                &[10, 900],
+            ),
+            // Never answered: again after 0.5, 1, 2, 2 s.
+            (&[(0, Request)], &[0, 500, 1500, 3500, 5500]),
+        ];
+        for (happenings, sent) in table {
+            assert_eq!(
+                run(Options::default(), happenings, 6000),
+                sent,
+                "{happenings:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_silent_publisher_is_given_up_until_somebody_asks_again() {
+        let options = Options {
+            max_tries: 2,
+            ..Options::default()
+        };
+        assert_eq!(run(options, &[(0, What::Request)], 9000), [0, 500]);
+        let twice = [(0, What::Request), (600, What::Request)];
+        assert_eq!(run(options, &twice, 9000), [0, 500, 1000, 1500]);
+        // Asked again before the last try: as many tries again, but no faster.
+        let options = Options {
+            max_tries: 3,
+            ..options
+        };
+        let meanwhile = [(0, What::Request), (700, What::Request)];
+        assert_eq!(run(options, &meanwhile, 9000), [0, 500, 1500, 3500, 5500]);
+    }
+
+    proptest! {
+        #[test]
+        fn everybody_is_answered_and_nobody_is_flooded(
+            max_tries in 1..5_u8,
+            mut happenings in prop::collection::vec(
+                (0..3000_u64, prop_oneof![Just(What::Request), Just(What::Keyframe)]), 0..12),
+        ) {
+            happenings.sort_by_key(|&(at, _)| at);
+            let options = Options { max_tries, ..Options::default() };
+            let sent = run(options, &happenings, 20_000);
+
+            for pair in sent.windows(2) {
+                prop_assert!(pair[1] - pair[0] >= 500, "{} and {}", pair[0], pair[1]);
+            }
+            for (i, &(at, what)) in happenings.iter().enumerate() {
+                if what == What::Keyframe {
+                    continue;
+                }
+                let answer = happenings[i..].iter().find(|(_, w)| *w == What::Keyframe);
+                let answered_at = answer.map_or(u64::MAX, |&(at, _)| at);
+                // The longest wait is what remains of an earlier, unanswered request's interval.
+                let asked = sent.iter().any(|&s| s >= at && s <= at + 2000);
+                prop_assert!(asked || answered_at <= at + 2000, "nobody cared about {at}");
+            }
+            for &at in &sent {
+                let last = happenings.iter().rfind(|&&(t, _)| t <= at);
+                let is_waiting = last.is_some_and(|&(_, what)| what == What::Request);
+                prop_assert!(is_waiting, "asked at {at} although nobody waits");
+            }
+            let last_request = happenings.iter().rfind(|(_, w)| *w == What::Request);
+            let after = last_request.map_or(0, |&(at, _)| at);
+            prop_assert!(sent.iter().filter(|&&s| s > after).count() <= usize::from(max_tries));
+        }
+    }
+}

@@ -431,3 +431,517 @@ fn extended(id: PictureId, near: u64) -> u64 {
         near.wrapping_add(up).wrapping_sub(circle)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    const CLOCK: u32 = 90_000;
+    const TICK: u32 = CLOCK / 50;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test's clock has to begin somewhere"
+    )]
+    fn epoch() -> Instant {
+        Instant::now()
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// What a source sends, and what happens to it on its way to the rewriter.
+    #[derive(Debug, Clone)]
+    struct Script {
+        seq: u64,
+        timestamp: u32,
+        picture_id: u16,
+        /// 7, 15, or 0 when the source is not VP8.
+        bits: u8,
+        tl0: u8,
+        /// How long after the packet before the first one arrives.
+        pause: Duration,
+        pictures: Vec<Picture>,
+    }
+
+    #[derive(Debug, Clone)]
+    struct Picture {
+        /// In temporal layer 2, and withheld.
+        skipped: bool,
+        packets: Vec<Packet>,
+        /// A packet without payload follows the picture; it is withheld.
+        padding_after: bool,
+    }
+
+    #[derive(Debug, Clone)]
+    struct Packet {
+        lost: bool,
+        /// It is overtaken by this many packets.
+        delay: usize,
+        /// A copy arrives after this many packets.
+        copy_after: Option<usize>,
+    }
+
+    /// One packet as it was sent.
+    #[derive(Debug, Clone, Copy)]
+    struct Sent {
+        incoming: Incoming,
+        picture: Option<usize>,
+        tl0: u8,
+        skipped: bool,
+    }
+
+    fn payload(bits: u8, picture_id: u16, tl0: u8, tid: u8) -> Vec<u8> {
+        let [high, low] = picture_id.to_be_bytes();
+        match bits {
+            7 => vec![0x90, 0xE0, low & 0x7F, tl0, tid << 6, 0x00],
+            _ => vec![0x90, 0xE0, 0x80 | high, low, tl0, tid << 6, 0x00],
+        }
+    }
+
+    impl Script {
+        /// The packets in the order they arrive.
+        fn arrivals(&self) -> Vec<Sent> {
+            let mut arrivals = Vec::new();
+            let mut tl0 = self.tl0;
+            let mut index = 0;
+            for (number, picture) in self.pictures.iter().enumerate() {
+                let is_first = number == 0;
+                let skipped = picture.skipped && !is_first;
+                if !skipped && !is_first {
+                    tl0 = tl0.wrapping_add(1);
+                }
+                let timestamp = self.timestamp.wrapping_add(3000 * number as u32);
+                let id = self.picture_id.wrapping_add(number as u16);
+                let tid = if skipped { 2 } else { 0 };
+                let vp8 = Vp8Descriptor::parse(&payload(self.bits, id, tl0, tid));
+                let padding = Packet {
+                    lost: false,
+                    delay: 2,
+                    copy_after: None,
+                };
+                let packets = picture.packets.iter().map(|p| (p, true));
+                let padding = picture.padding_after.then_some((&padding, false));
+                for (packet, has_payload) in packets.chain(padding) {
+                    let is_vp8 = has_payload && self.bits > 0;
+                    let sent = Sent {
+                        incoming: Incoming {
+                            seq: self.seq.wrapping_add(index as u64).into(),
+                            timestamp,
+                            vp8: vp8.filter(|_| is_vp8),
+                        },
+                        picture: is_vp8.then_some(number),
+                        tl0,
+                        skipped: skipped || !has_payload,
+                    };
+                    if index == 0 {
+                        arrivals.push((0, sent));
+                    } else if !packet.lost {
+                        arrivals.push((index + packet.delay, sent));
+                    }
+                    if !packet.lost
+                        && let Some(after) = packet.copy_after
+                    {
+                        arrivals.push((index + packet.delay + 1 + after, sent));
+                    }
+                    index += 1;
+                }
+            }
+            arrivals.sort_by_key(|&(at, _)| at);
+            arrivals.into_iter().map(|(_, sent)| sent).collect()
+        }
+    }
+
+    /// What must be true of everything one slot sent, kept as plain maps.
+    #[derive(Default)]
+    struct Receiver {
+        numbers: BTreeSet<u64>,
+        highest_picture: Option<u16>,
+        highest_tl0: Option<u8>,
+        /// Newest timestamp and when it arrived.
+        newest: Option<(u32, Instant)>,
+    }
+
+    /// The same for the source that plays; source numbers count from its first packet.
+    #[derive(Default)]
+    struct Playing {
+        /// Source number to slot number, for everything sent.
+        sent: BTreeMap<u64, u64>,
+        /// Source numbers that were withheld and need not be sent.
+        closed: BTreeSet<u64>,
+        pictures: BTreeMap<usize, u16>,
+        closed_pictures: BTreeSet<usize>,
+        tl0_offset: Option<u8>,
+    }
+
+    impl Playing {
+        /// Slot numbers differ by what the source sent in between, less what was withheld.
+        fn check(&self) {
+            for ((&a, &out_a), (&b, &out_b)) in self.sent.iter().zip(self.sent.iter().skip(1)) {
+                let closed = self.closed.range(a..b).count() as u64;
+                assert_eq!(out_b - out_a, b - a - closed, "between packets {a} and {b}");
+            }
+            let pictures = self.pictures.iter().zip(self.pictures.iter().skip(1));
+            for ((&a, &out_a), (&b, &out_b)) in pictures {
+                let closed = self.closed_pictures.range(a..b).count();
+                let step = out_b.wrapping_sub(out_a) & 0x7FFF;
+                assert_eq!(
+                    usize::from(step),
+                    b - a - closed,
+                    "between pictures {a} and {b}"
+                );
+            }
+        }
+    }
+
+    impl Receiver {
+        /// Plays one source into the slot and checks what comes out.
+        fn play(&mut self, rewriter: &mut Rewriter, now: &mut Instant, script: &Script) {
+            let mut playing = Playing::default();
+            let mut fed = BTreeSet::new();
+            for sent in script.arrivals() {
+                let number = sent.incoming.seq.wrapping_sub(script.seq);
+                let is_new = fed.insert(number);
+                if sent.skipped {
+                    let filler = rewriter.skip(&sent.incoming);
+                    let overtaken = playing.sent.keys().any(|&n| n > number);
+                    assert_eq!(filler.is_some(), is_new && overtaken, "skip of {number}");
+                    match filler {
+                        Some(out) => self.take(&mut playing, number, &out),
+                        None if !overtaken => drop(playing.closed.insert(number)),
+                        None => {}
+                    }
+                    if let Some(picture) = sent.picture
+                        && playing.pictures.keys().all(|&p| p < picture)
+                    {
+                        playing.closed_pictures.insert(picture);
+                    }
+                } else {
+                    let result = rewriter.rewrite(*now, &sent.incoming);
+                    if !is_new {
+                        assert_eq!(result, Err(Dropped::Duplicate));
+                        continue;
+                    }
+                    let out = result.expect("it is new and not late");
+                    self.check_time(*now, playing.sent.is_empty(), out.timestamp);
+                    let offset = rewriter.timestamp_offset().expect("a source plays");
+                    assert_eq!(out.timestamp, sent.incoming.timestamp.wrapping_add(offset));
+                    self.check_vp8(&mut playing, &sent, &out);
+                    self.take(&mut playing, number, &out);
+                }
+                *now += ms(number % 7);
+            }
+            playing.check();
+        }
+
+        fn take(&mut self, playing: &mut Playing, number: u64, out: &Outgoing) {
+            if playing.sent.is_empty()
+                && let Some(last) = self.numbers.last()
+            {
+                assert_eq!(
+                    *out.seq,
+                    last + 1,
+                    "a source begins where the last one ended"
+                );
+            }
+            assert!(self.numbers.insert(*out.seq), "{} was used twice", out.seq);
+            playing.sent.insert(number, *out.seq);
+        }
+
+        fn check_time(&mut self, now: Instant, is_first: bool, timestamp: u32) {
+            if let Some((newest, at)) = self.newest {
+                let step = timestamp.wrapping_sub(newest);
+                if is_first {
+                    let elapsed = (now - at).as_millis() as u32 * (CLOCK / 1000);
+                    assert!(
+                        (TICK..=elapsed.max(TICK)).contains(&step),
+                        "{step} in {elapsed}"
+                    );
+                }
+                if step == 0 || step > u32::MAX / 2 {
+                    return;
+                }
+            }
+            self.newest = Some((timestamp, now));
+        }
+
+        fn check_vp8(&mut self, playing: &mut Playing, sent: &Sent, out: &Outgoing) {
+            let Some(picture) = sent.picture else {
+                return assert_eq!(out.vp8, None);
+            };
+            let numbers = out.vp8.expect("VP8 has numbers");
+            let (id, tl0) = (numbers.picture_id.unwrap(), numbers.tl0_pic_idx.unwrap());
+            if playing.pictures.is_empty() {
+                if let Some(last) = self.highest_picture {
+                    assert_eq!(id, (last + 1) & 0x7FFF);
+                }
+                if let Some(last) = self.highest_tl0 {
+                    assert_eq!(tl0, last.wrapping_add(1));
+                }
+            }
+            let known = *playing.pictures.entry(picture).or_insert(id);
+            assert_eq!(known, id, "one picture, one id");
+            if playing.pictures.last_key_value() == Some((&picture, &id)) {
+                self.highest_picture = Some(id);
+                self.highest_tl0 = Some(tl0);
+            }
+            let offset = tl0.wrapping_sub(sent.tl0);
+            assert_eq!(*playing.tl0_offset.get_or_insert(offset), offset);
+        }
+    }
+
+    fn packet() -> impl Strategy<Value = Packet> {
+        let delay = prop_oneof![4 => Just(0), 1 => 1..40_usize];
+        let copy = prop_oneof![6 => Just(None), 1 => (0..40_usize).prop_map(Some)];
+        (prop::bool::weighted(0.1), delay, copy).prop_map(|(lost, delay, copy_after)| Packet {
+            lost,
+            delay,
+            copy_after,
+        })
+    }
+
+    fn picture() -> impl Strategy<Value = Picture> {
+        let packets = prop::collection::vec(packet(), 1..5);
+        let bools = (prop::bool::weighted(0.4), prop::bool::weighted(0.2));
+        (packets, bools).prop_map(|(packets, (skipped, padding_after))| Picture {
+            skipped,
+            packets,
+            padding_after,
+        })
+    }
+
+    /// Any number, but often one that is about to wrap around.
+    fn near_wrap(bits: u32) -> impl Strategy<Value = u64> {
+        let mask = u64::MAX >> (64 - bits);
+        prop_oneof![any::<u64>(), 0..50_u64, (0..50_u64).prop_map(|n| !n)]
+            .prop_map(move |n| n & mask)
+    }
+
+    fn script(bits: impl Strategy<Value = u8>, pictures: usize) -> impl Strategy<Value = Script> {
+        let numbers = (near_wrap(64), near_wrap(32), near_wrap(15), near_wrap(8));
+        let pictures = prop::collection::vec(picture(), 1..pictures);
+        let pause = prop_oneof![0..100_u64, 0..100_000_u64];
+        (numbers, bits, pause, pictures).prop_map(
+            |((seq, timestamp, picture_id, tl0), bits, pause, pictures)| Script {
+                seq,
+                timestamp: timestamp as u32,
+                picture_id: picture_id as u16,
+                bits,
+                tl0: tl0 as u8,
+                pause: ms(pause),
+                pictures,
+            },
+        )
+    }
+
+    fn play_all(first_seq: u64, first_timestamp: u32, scripts: &[Script]) {
+        let mut now = epoch();
+        let mut rewriter = Rewriter::new(first_seq.into(), first_timestamp, CLOCK);
+        let mut receiver = Receiver::default();
+        for script in scripts {
+            now += script.pause;
+            rewriter.switch();
+            receiver.play(&mut rewriter, &mut now, script);
+        }
+        assert_eq!(receiver.numbers.first(), Some(&first_seq));
+    }
+
+    proptest! {
+        #[test]
+        fn a_receiver_sees_one_stream_whatever_plays(
+            first_seq in 1..=1_u64 << 15,
+            first_timestamp in near_wrap(32),
+            scripts in prop::collection::vec(
+                script(prop_oneof![Just(15), Just(7), Just(0)], 12), 1..8),
+        ) {
+            play_all(first_seq, first_timestamp as u32, &scripts);
+        }
+
+        #[test]
+        fn a_hundred_switches_leave_no_trace(
+            scripts in prop::collection::vec(script(Just(15), 3), 100),
+        ) {
+            play_all(1 << 15, u32::MAX, &scripts);
+        }
+
+        #[test]
+        fn a_long_source_wraps_around_unnoticed(script in script(Just(7), 400)) {
+            play_all(1 << 15, 0, &[script]);
+        }
+
+        #[test]
+        fn no_input_makes_it_panic_or_use_a_number_twice(
+            first_seq in 1..=1_u64 << 15,
+            inputs in prop::collection::vec(
+                (0..12_u8, near_wrap(64), near_wrap(32), near_wrap(15), any::<u8>()), 0..200),
+        ) {
+            let mut rewriter = Rewriter::new(first_seq.into(), 0, CLOCK);
+            let mut now = epoch();
+            let mut used = BTreeSet::new();
+            let mut last = 0_u64;
+            for (choice, seq, timestamp, picture_id, tl0) in inputs {
+                let bits = [0, 7, 15][usize::from(tl0) % 3];
+                // Mostly a step from the packet before, to either side.
+                let step = last.wrapping_add(seq % 3000).wrapping_sub(1000);
+                last = if choice % 5 == 0 { seq } else { step };
+                let vp8 = Vp8Descriptor::parse(&payload(bits, picture_id as u16, tl0, 0));
+                let seq = last.into();
+                let incoming = Incoming { seq, timestamp: timestamp as u32, vp8 };
+                match choice {
+                    0 => rewriter.switch(),
+                    1..4 => {
+                        let filler = rewriter.skip(&incoming);
+                        prop_assert!(filler.is_none_or(|out| used.insert(out.seq)));
+                    }
+                    _ => {
+                        let out = rewriter.rewrite(now, &incoming);
+                        prop_assert!(out.is_err() || used.insert(out.unwrap().seq));
+                    }
+                }
+                now += ms(timestamp);
+            }
+        }
+    }
+
+    fn plain(seq: u64) -> Incoming {
+        Incoming {
+            seq: seq.into(),
+            timestamp: seq as u32 * 3000,
+            vp8: None,
+        }
+    }
+
+    fn vp8(seq: u64, picture_id: u16) -> Incoming {
+        Incoming {
+            vp8: Vp8Descriptor::parse(&payload(15, picture_id, 0, 0)),
+            ..plain(seq)
+        }
+    }
+
+    fn picture_id(out: Outgoing) -> u16 {
+        out.vp8.unwrap().picture_id.unwrap()
+    }
+
+    #[test]
+    fn what_comes_before_the_first_packet_of_a_source_is_dropped() {
+        let mut rewriter = Rewriter::new(7.into(), 0, CLOCK);
+        let now = epoch();
+        assert_eq!(rewriter.skip(&plain(99)), None, "nothing plays yet");
+        assert_eq!(*rewriter.rewrite(now, &plain(100)).unwrap().seq, 7);
+        assert_eq!(
+            rewriter.rewrite(now, &plain(99)),
+            Err(Dropped::PredatesSwitch)
+        );
+        rewriter.switch();
+        assert_eq!(rewriter.timestamp_offset(), None);
+        assert_eq!(*rewriter.rewrite(now, &plain(50)).unwrap().seq, 8);
+        assert_eq!(
+            rewriter.rewrite(now, &plain(49)),
+            Err(Dropped::PredatesSwitch)
+        );
+    }
+
+    #[test]
+    fn a_packet_that_is_too_late_is_dropped_and_the_last_in_time_is_not() {
+        let mut rewriter = Rewriter::new(1.into(), 0, CLOCK);
+        let now = epoch();
+        rewriter.rewrite(now, &plain(0)).unwrap();
+        let newest = *rewriter.rewrite(now, &plain(REORDER_PACKETS)).unwrap().seq;
+        assert_eq!(newest, 1 + REORDER_PACKETS);
+        let newest = *rewriter
+            .rewrite(now, &plain(REORDER_PACKETS + 1))
+            .unwrap()
+            .seq;
+        assert_eq!(
+            *rewriter.rewrite(now, &plain(2)).unwrap().seq,
+            newest + 1 - REORDER_PACKETS
+        );
+        assert_eq!(rewriter.rewrite(now, &plain(1)), Err(Dropped::TooLate));
+    }
+
+    #[test]
+    fn a_gap_longer_than_what_may_come_late_is_shortened() {
+        let mut rewriter = Rewriter::new(1.into(), 0, CLOCK);
+        let now = epoch();
+        rewriter.rewrite(now, &plain(0)).unwrap();
+        let after = rewriter.rewrite(now, &plain(40_000)).unwrap();
+        assert_eq!(*after.seq, 1 + REORDER_PACKETS);
+        assert_eq!(
+            *rewriter.rewrite(now, &plain(39_000)).unwrap().seq,
+            1 + REORDER_PACKETS - 1000
+        );
+    }
+
+    #[test]
+    fn lost_packets_at_the_end_of_a_source_leave_no_gap() {
+        let mut rewriter = Rewriter::new(1.into(), 0, CLOCK);
+        let now = epoch();
+        rewriter.rewrite(now, &plain(10)).unwrap();
+        assert_eq!(rewriter.skip(&plain(13)), None);
+        rewriter.switch();
+        assert_eq!(*rewriter.rewrite(now, &plain(90)).unwrap().seq, 2);
+    }
+
+    #[test]
+    fn a_picture_that_is_withheld_only_in_part_keeps_its_id() {
+        let mut rewriter = Rewriter::new(1.into(), 0, CLOCK);
+        let now = epoch();
+        assert_eq!(picture_id(rewriter.rewrite(now, &vp8(0, 5)).unwrap()), 1);
+        assert_eq!(rewriter.skip(&vp8(1, 6)), None);
+        assert_eq!(picture_id(rewriter.rewrite(now, &vp8(2, 6)).unwrap()), 2);
+        assert_eq!(rewriter.skip(&vp8(3, 6)), None);
+        assert_eq!(picture_id(rewriter.rewrite(now, &vp8(4, 7)).unwrap()), 3);
+    }
+
+    #[test]
+    fn an_encoder_that_counts_pictures_afresh_does_not_step_back() {
+        let mut rewriter = Rewriter::new(1.into(), 0, CLOCK);
+        let now = epoch();
+        assert_eq!(picture_id(rewriter.rewrite(now, &vp8(0, 9000)).unwrap()), 1);
+        assert_eq!(picture_id(rewriter.rewrite(now, &vp8(1, 0)).unwrap()), 2);
+        assert_eq!(picture_id(rewriter.rewrite(now, &vp8(2, 1)).unwrap()), 3);
+    }
+
+    #[test]
+    fn a_pause_shows_in_the_timestamp_up_to_an_hour() {
+        for (pause, ticks) in [
+            (ms(0), TICK),
+            (ms(19), TICK),
+            (ms(500), 45_000),
+            (MAX_PAUSE, 3600 * CLOCK),
+            (MAX_PAUSE * 24, 3600 * CLOCK),
+        ] {
+            let mut rewriter = Rewriter::new(1.into(), u32::MAX, CLOCK);
+            let now = epoch();
+            assert_eq!(
+                rewriter.rewrite(now, &plain(0)).unwrap().timestamp,
+                u32::MAX
+            );
+            rewriter.switch();
+            let out = rewriter.rewrite(now + pause, &plain(777)).unwrap();
+            assert_eq!(out.timestamp, ticks - 1, "after {pause:?}");
+        }
+    }
+
+    #[test]
+    fn switches_close_together_do_not_put_the_stream_ahead_for_good() {
+        let mut rewriter = Rewriter::new(1.into(), 0, CLOCK);
+        let start = epoch();
+        let mut elapsed = 0;
+        for round in 0..100 {
+            elapsed += if round % 2 == 0 { 1 } else { 65 };
+            rewriter.switch();
+            let out = rewriter
+                .rewrite(start + ms(elapsed), &plain(round))
+                .unwrap();
+            let clock = (elapsed as u32 - 1) * (CLOCK / 1000);
+            assert!(
+                (clock..=clock + TICK).contains(&out.timestamp),
+                "round {round}"
+            );
+        }
+    }
+}
