@@ -1,0 +1,198 @@
+//! The command line. What stands here outranks the environment, which outranks the files.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::Config;
+use super::sections::{Driver, Steering};
+use super::value::{Endpoint, Host, Shards, Whole};
+
+const EXAMPLES: &str = "\
+Examples:
+  corelay                                      built-in defaults; open http://localhost:8080
+  corelay --config config/webrtc.yaml          options from a file
+  corelay --http 127.0.0.1:8443 --shards 2     two shards, page only on this machine
+  corelay check-config --config my.yaml        what is wrong with my.yaml?
+
+Every option of config/webrtc.yaml and config/media.yaml can be set in the environment too:
+rooms.max_participants is CORELAY_ROOMS_MAX_PARTICIPANTS. CORELAY_CONFIG and CORELAY_MEDIA name
+the files, RUST_LOG is --log. A flag outranks the environment, the environment a file.
+
+Exit codes: 0 ended as asked, 1 could not start or had to stop, 2 wrong usage or configuration.";
+
+/// A WebRTC selective forwarding unit: rooms in which everyone sees and hears everyone.
+#[derive(Debug, Parser)]
+#[command(name = "corelay", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct CommandLine {
+    /// What to do; `serve` when left out.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+    /// What outranks environment and files.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// What the program is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Action {
+    /// Run the server (this is what happens without a command)
+    Serve,
+    /// Read the whole configuration, say what is wrong with it or what would run, and end
+    CheckConfig,
+}
+
+/// The flags of every action.
+#[derive(Debug, Default, Args)]
+pub struct Flags {
+    /// Server options, as in config/webrtc.yaml [default: built in]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "CORELAY_CONFIG",
+        hide_env = true
+    )]
+    pub config: Option<PathBuf>,
+    /// Picture and sound options, as in config/media.yaml [default: built in]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "CORELAY_MEDIA",
+        hide_env = true
+    )]
+    pub media: Option<PathBuf>,
+    /// Where the page and the WebSocket are [default: 0.0.0.0:8080]
+    #[arg(long, global = true, value_name = "ADDR:PORT")]
+    pub http: Option<Endpoint>,
+    /// Where all media goes [default: [::]:10000]
+    #[arg(long, global = true, value_name = "ADDR:PORT")]
+    pub udp: Option<Endpoint>,
+    /// Where Prometheus reads the counters [default: 127.0.0.1:9090]
+    #[arg(long, global = true, value_name = "ADDR:PORT")]
+    pub metrics: Option<Endpoint>,
+    /// Media threads, each pinned to a core: a number or `auto` [default: auto]
+    #[arg(long, global = true, value_name = "N")]
+    pub shards: Option<Shards>,
+    /// What a shard waits with: auto, glommio (`io_uring`) or epoll [default: auto]
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOW",
+        value_enum,
+        hide_possible_values = true
+    )]
+    pub driver: Option<Driver>,
+    /// How a datagram finds its shard: auto, ebpf, cbpf or none [default: auto]
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOW",
+        value_enum,
+        hide_possible_values = true
+    )]
+    pub steering: Option<Steering>,
+    /// What is logged: error, warn, info, debug, trace, also by module [default: info]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "RUST_LOG",
+        hide_env = true
+    )]
+    pub log: Option<String>,
+}
+
+impl Flags {
+    /// Puts the flags that were given in place of what the files and the environment said.
+    pub fn apply(&self, config: &mut Config) {
+        let file = &mut config.file;
+        if let Some(Endpoint(address)) = self.http {
+            file.server.host = Host(address.ip());
+            file.server.port = port(address);
+        }
+        if let Some(endpoint) = self.udp {
+            file.webrtc.udp = endpoint;
+        }
+        if let Some(endpoint) = self.metrics {
+            file.metrics.address = endpoint;
+        }
+        if let Some(shards) = self.shards {
+            file.performance.worker_threads = shards;
+        }
+        if let Some(driver) = self.driver {
+            file.performance.driver = driver;
+        }
+        if let Some(steering) = self.steering {
+            file.performance.steering = steering;
+        }
+    }
+}
+
+fn port(address: SocketAddr) -> Whole<0, 65_535> {
+    Whole::new(u64::from(address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn a_flag_stands_before_or_after_the_action() {
+        for line in [
+            "corelay --http 127.0.0.1:9 --udp [::1]:7 --shards 2 --driver epoll --steering cbpf",
+            "corelay serve --http 127.0.0.1:9 --udp [::1]:7 --shards 2 --driver epoll \
+             --steering cbpf",
+            "corelay --http 127.0.0.1:9 --udp [::1]:7 serve --shards 2 --driver epoll \
+             --steering cbpf",
+        ] {
+            let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+            let mut config = Config::default();
+            parse(&line).unwrap().flags.apply(&mut config);
+            let file = config.file;
+            assert_eq!(file.server.host.0.to_string(), "127.0.0.1");
+            assert_eq!(file.server.port.value(), 9);
+            assert_eq!(file.webrtc.udp.0.to_string(), "[::1]:7");
+            assert_eq!(file.performance.worker_threads, Shards::Count(2));
+            assert_eq!(file.performance.driver, Driver::Epoll);
+            assert_eq!(file.performance.steering, Steering::Cbpf);
+        }
+    }
+
+    #[test]
+    fn an_impossible_flag_is_wrong_usage() {
+        for line in [
+            "corelay --http 8080",
+            "corelay --shards 0",
+            "corelay --driver kqueue",
+            "corelay run",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_help_fits_a_terminal_and_names_every_flag() {
+        use clap::CommandFactory as _;
+        let help = CommandLine::command().render_help().to_string();
+        for flag in [
+            "--config",
+            "--media",
+            "--http",
+            "--udp",
+            "--metrics",
+            "--shards",
+        ] {
+            assert!(help.contains(flag), "{flag}");
+        }
+        for line in help.lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+    }
+}

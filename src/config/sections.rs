@@ -1,0 +1,315 @@
+//! The sections of `config/webrtc.yaml`, with their defaults.
+
+use serde::{Deserialize, Serialize};
+
+use super::value::{Announced, Endpoint, Host, IceUrl, Shards, Whole};
+
+/// A bit rate, in bit/s.
+pub type BitsPerSecond = Whole<10_000, 1_000_000_000>;
+/// A length of time, in milliseconds.
+pub type Milliseconds = Whole<0, 60_000>;
+/// A length of time, in seconds, up to a week.
+pub type Seconds = Whole<0, 604_800>;
+
+/// All of `config/webrtc.yaml`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebrtcFile {
+    /// Where signalling listens.
+    pub server: Server,
+    /// How media reaches this server.
+    pub webrtc: Webrtc,
+    /// What rooms may hold.
+    pub rooms: Rooms,
+    /// What is written to disk.
+    pub recording: Recording,
+    /// Who may do what, and how much.
+    pub security: Security,
+    /// What the process may use.
+    pub performance: Performance,
+    /// Where counters are read.
+    pub metrics: Metrics,
+}
+
+/// Section `server`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Address of the page, the WebSocket and `/health`.
+    pub host: Host,
+    /// Their TCP port.
+    pub port: Whole<0, 65_535>,
+}
+
+/// Section `webrtc`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Webrtc {
+    /// Address and port of all media.
+    pub udp: Endpoint,
+    /// The address clients are told.
+    pub announced_ip: Announced,
+    /// STUN and TURN servers given to clients.
+    pub ice_servers: Vec<IceServer>,
+    /// Most a client may send, in bit/s.
+    pub max_bitrate: BitsPerSecond,
+    /// Least a client is asked to send, in bit/s.
+    pub min_bitrate: BitsPerSecond,
+    /// Whether clients send several qualities of a picture.
+    pub simulcast: bool,
+    /// Delay a recording's jitter buffer aims at, in milliseconds.
+    pub jitter_buffer_target: Milliseconds,
+    /// Delay it never exceeds, in milliseconds.
+    pub jitter_buffer_max: Milliseconds,
+    /// Whether clients stop sending Opus in silence.
+    pub dtx: bool,
+    /// Whether Opus carries in-band forward error correction.
+    pub fec: bool,
+    /// Whether lost packets are asked for again.
+    pub nack: bool,
+}
+
+/// One entry of `webrtc.ice_servers`, as in the browser's `RTCIceServer`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IceServer {
+    /// Its addresses.
+    pub urls: Vec<IceUrl>,
+    /// Its user name, for TURN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Its password, for TURN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+}
+
+/// Section `rooms`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rooms {
+    /// Rooms at one time.
+    pub max_rooms: Whole<1, 1_000_000>,
+    /// Participants in one room.
+    pub max_participants: Whole<1, 10_000>,
+    /// Whether the first join makes a room.
+    pub auto_create: bool,
+    /// How long an empty room is kept, in seconds.
+    pub idle_timeout: Seconds,
+    /// Video m-lines a client is asked to receive on.
+    pub max_video_slots: Whole<0, 100>,
+    /// Audio m-lines a client is asked to receive on.
+    pub max_audio_slots: Whole<0, 100>,
+}
+
+/// Section `recording`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recording {
+    /// Whether rooms may be recorded.
+    pub enabled: bool,
+    /// The directory of the recordings.
+    pub path: String,
+    /// The container.
+    pub format: Container,
+    /// Video bit rate, in bit/s.
+    pub video_bitrate: BitsPerSecond,
+    /// Audio bit rate, in bit/s.
+    pub audio_bitrate: Whole<6_000, 510_000>,
+    /// Whether finished files go to S3.
+    pub s3_upload: bool,
+    /// The bucket.
+    pub s3_bucket: String,
+    /// Its region.
+    pub s3_region: String,
+}
+
+/// Container of a recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Container {
+    /// Matroska's subset for the web.
+    #[default]
+    Webm,
+    /// MPEG-4 part 14.
+    Mp4,
+}
+
+/// Section `security`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Security {
+    /// Whether joining needs a token.
+    pub require_auth: bool,
+    /// The HTTP header a token may come in.
+    pub auth_token_header: String,
+    /// Limits for one client address.
+    pub rate_limit: RateLimit,
+}
+
+/// Section `security.rate_limit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateLimit {
+    /// Whether the limits hold.
+    pub enabled: bool,
+    /// Rooms one address may make.
+    pub max_rooms_per_ip: Whole<1, 1_000_000>,
+    /// Participants one address may bring.
+    pub max_participants_per_ip: Whole<1, 1_000_000>,
+}
+
+/// Section `performance`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Performance {
+    /// Shards: threads that forward media, each pinned to a core.
+    pub worker_threads: Shards,
+    /// What a shard waits with.
+    pub driver: Driver,
+    /// How the kernel picks a shard for a datagram.
+    pub steering: Steering,
+    /// Share of one core a room may use, in percent.
+    pub max_cpu_per_room: Whole<1, 100>,
+    /// Whether a recording is transcoded by hardware where there is some.
+    pub hardware_acceleration: bool,
+    /// Memory of one room, in MiB.
+    pub max_memory_per_room: Whole<1, 1_048_576>,
+    /// Memory of the process, in MiB.
+    pub max_memory_total: Whole<64, 16_777_216>,
+    /// Seconds between two sweeps for what nobody uses.
+    pub garbage_collection_interval: Whole<1, 3_600>,
+}
+
+/// What a shard waits with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// glommio where the kernel allows `io_uring`, else epoll.
+    #[default]
+    Auto,
+    /// `io_uring`, through glommio.
+    Glommio,
+    /// epoll.
+    Epoll,
+}
+
+/// How the kernel picks a shard for a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Steering {
+    /// The best the kernel allows.
+    #[default]
+    Auto,
+    /// A program that learns flows; needs `CAP_BPF`.
+    Ebpf,
+    /// A filter on the STUN user name; needs no privilege.
+    Cbpf,
+    /// By hash; shards hand over what is not theirs.
+    None,
+}
+
+/// Section `metrics`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Address and port of `/metrics`.
+    pub address: Endpoint,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            host: Host(std::net::Ipv4Addr::UNSPECIFIED.into()),
+            port: const { Whole::new(8080) },
+        }
+    }
+}
+
+impl Default for Webrtc {
+    fn default() -> Self {
+        Self {
+            udp: Endpoint((std::net::Ipv6Addr::UNSPECIFIED, 10_000).into()),
+            announced_ip: Announced::Auto,
+            ice_servers: Vec::new(),
+            max_bitrate: const { Whole::new(5_000_000) },
+            min_bitrate: const { Whole::new(100_000) },
+            simulcast: true,
+            jitter_buffer_target: const { Whole::new(200) },
+            jitter_buffer_max: const { Whole::new(1_000) },
+            dtx: false,
+            fec: true,
+            nack: true,
+        }
+    }
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self {
+            max_rooms: const { Whole::new(1_000) },
+            max_participants: const { Whole::new(100) },
+            auto_create: true,
+            idle_timeout: const { Whole::new(3_600) },
+            max_video_slots: const { Whole::new(9) },
+            max_audio_slots: const { Whole::new(9) },
+        }
+    }
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            path: "recordings".to_owned(),
+            format: Container::Webm,
+            video_bitrate: const { Whole::new(2_500_000) },
+            audio_bitrate: const { Whole::new(128_000) },
+            s3_upload: false,
+            s3_bucket: "recordings".to_owned(),
+            s3_region: "us-east-1".to_owned(),
+        }
+    }
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self {
+            require_auth: false,
+            auth_token_header: "X-Auth-Token".to_owned(),
+            rate_limit: RateLimit::default(),
+        }
+    }
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            max_rooms_per_ip: const { Whole::new(10) },
+            max_participants_per_ip: const { Whole::new(50) },
+        }
+    }
+}
+
+impl Default for Performance {
+    fn default() -> Self {
+        Self {
+            worker_threads: Shards::Auto,
+            driver: Driver::Auto,
+            steering: Steering::Auto,
+            max_cpu_per_room: const { Whole::new(100) },
+            hardware_acceleration: false,
+            max_memory_per_room: const { Whole::new(1_024) },
+            max_memory_total: const { Whole::new(8_192) },
+            garbage_collection_interval: const { Whole::new(60) },
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            address: Endpoint((std::net::Ipv4Addr::LOCALHOST, 9_090).into()),
+        }
+    }
+}

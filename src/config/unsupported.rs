@@ -1,0 +1,135 @@
+//! Options that ask for what this version does not do: told once at start-up, or refused.
+
+use serde::Serialize;
+use serde_yaml::Value;
+
+use super::Config;
+use super::media::MediaFile;
+use super::read::Problem;
+use super::sections::WebrtcFile;
+
+/// Options that are read and checked but change nothing in this version.
+const WITHOUT_EFFECT: [&str; 35] = [
+    "webrtc.max_bitrate",
+    "webrtc.min_bitrate",
+    "webrtc.simulcast",
+    "webrtc.jitter_buffer_target",
+    "webrtc.jitter_buffer_max",
+    "webrtc.dtx",
+    "webrtc.fec",
+    "webrtc.nack",
+    "rooms.auto_create",
+    "rooms.idle_timeout",
+    "recording.enabled",
+    "recording.path",
+    "recording.format",
+    "recording.video_bitrate",
+    "recording.audio_bitrate",
+    "recording.s3_upload",
+    "recording.s3_bucket",
+    "recording.s3_region",
+    "security.auth_token_header",
+    "security.rate_limit.enabled",
+    "security.rate_limit.max_rooms_per_ip",
+    "security.rate_limit.max_participants_per_ip",
+    "performance.max_cpu_per_room",
+    "performance.hardware_acceleration",
+    "performance.max_memory_per_room",
+    "performance.max_memory_total",
+    "performance.garbage_collection_interval",
+    "metrics.address",
+    "video.codecs",
+    "video.resolutions.preferred.width",
+    "video.resolutions.preferred.height",
+    "video.simulcast",
+    "audio.codecs",
+    "audio.processing.echo_cancellation",
+    "audio.processing.noise_suppression",
+];
+
+/// Options without effect that differ from their default: whoever set them expects something.
+#[must_use]
+pub fn set_without_effect(config: &Config) -> Vec<&'static str> {
+    let now = both(&config.file, &config.media);
+    let default = both(&WebrtcFile::default(), &MediaFile::default());
+    let at = |trees: &[Value; 2], path: &str| trees.iter().find_map(|tree| find(tree, path));
+    WITHOUT_EFFECT
+        .into_iter()
+        .filter(|path| at(&now, path) != at(&default, path))
+        .collect()
+}
+
+/// Refuses what would leave an operator less protected than the configuration says.
+///
+/// # Errors
+///
+/// [`Problem`] says what cannot be granted.
+pub(crate) fn refuse_false_safety(
+    origin: &str,
+    text: &str,
+    file: &WebrtcFile,
+) -> Result<(), Problem> {
+    if !file.security.require_auth {
+        return Ok(());
+    }
+    let key = "security.require_auth";
+    Err(Problem {
+        origin: origin.to_owned(),
+        line: super::read::line_of(text, key),
+        key: key.to_owned(),
+        what: "this version cannot check tokens, so it would let everyone in. Set it to `false` \
+               and keep strangers out in another way (a firewall, a proxy that asks for a \
+               password), or do not start this version."
+            .to_owned(),
+    })
+}
+
+fn both(file: &WebrtcFile, media: &MediaFile) -> [Value; 2] {
+    fn tree<T: Serialize>(sections: &T) -> Value {
+        serde_yaml::to_value(sections).expect("sections are maps with text keys, lists and scalars")
+    }
+    [tree(file), tree(media)]
+}
+
+fn find(tree: &Value, path: &str) -> Option<Value> {
+    path.split('.')
+        .try_fold(tree, |value, key| value.get(key))
+        .cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_option_without_effect_is_an_option() {
+        let trees = both(&WebrtcFile::default(), &MediaFile::default());
+        for path in WITHOUT_EFFECT {
+            let found = trees.iter().any(|tree| find(tree, path).is_some());
+            assert!(found, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_what_was_changed_is_told() {
+        let mut config = Config::default();
+        assert!(set_without_effect(&config).is_empty());
+        config.file.recording.enabled = true;
+        config.media.audio.processing.noise_suppression = false;
+        assert_eq!(
+            set_without_effect(&config),
+            ["recording.enabled", "audio.processing.noise_suppression"]
+        );
+    }
+
+    #[test]
+    fn tokens_that_nobody_would_check_are_refused() {
+        let mut file = WebrtcFile::default();
+        assert!(refuse_false_safety("w.yaml", "", &file).is_ok());
+        file.security.require_auth = true;
+        let text = "security:\n  require_auth: true\n";
+        let said = refuse_false_safety("w.yaml", text, &file).unwrap_err();
+        assert_eq!(said.line, Some(2));
+        assert!(said.what.contains("let everyone in"));
+    }
+}

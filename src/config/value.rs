@@ -1,0 +1,309 @@
+//! Values that are checked while they are read: a range, an address, a choice.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A whole number from `MIN` to `MAX`, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole<const MIN: u64, const MAX: u64>(u64);
+
+impl<const MIN: u64, const MAX: u64> Whole<MIN, MAX> {
+    /// A number known to be in range: the defaults are made with it.
+    ///
+    /// # Panics
+    ///
+    /// When it is not in range; in a constant that stops the build.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        assert!(MIN <= number && number <= MAX, "out of range");
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn value(self) -> u64 {
+        self.0
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Serialize for Whole<MIN, MAX> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
+impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Whole<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InRange<const MIN: u64, const MAX: u64>;
+        impl<const MIN: u64, const MAX: u64> Visitor<'_> for InRange<MIN, MAX> {
+            type Value = u64;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a whole number from {MIN} to {MAX}")
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
+                if (MIN..=MAX).contains(&number) {
+                    return Ok(number);
+                }
+                Err(E::invalid_value(Unexpected::Unsigned(number), &self))
+            }
+        }
+        let number = deserializer.deserialize_any(InRange::<MIN, MAX>)?;
+        Ok(Self(number))
+    }
+}
+
+/// How many threads forward media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shards {
+    /// One for each core the process may use.
+    #[default]
+    Auto,
+    /// This many.
+    Count(u16),
+}
+
+impl Shards {
+    /// More threads than this on one machine is a typing error.
+    pub const MAX: u16 = 256;
+}
+
+/// An address and a port to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint(pub SocketAddr);
+
+/// An address to listen on, without the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Host(pub IpAddr);
+
+/// What clients are told as the server's media address.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Announced {
+    /// The address the server listens on or, when that is all of them, those its routes use.
+    #[default]
+    Auto,
+    /// These, with the UDP port the server listens on.
+    Addresses(Vec<IpAddr>),
+}
+
+/// Where a STUN or TURN server is: `stun:`, `stuns:`, `turn:` or `turns:`, then a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IceUrl(String);
+
+impl IceUrl {
+    /// The address as it is written in an `RTCIceServer`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A value that the file writes as one piece of text (or a number), checked by `parse`.
+pub(crate) trait Scalar: Sized {
+    /// What is allowed, to follow "expected".
+    const EXPECTED: &'static str;
+
+    /// Reads the text; `None` when it is not what [`Scalar::EXPECTED`] says.
+    fn parse(text: &str) -> Option<Self>;
+
+    /// Writes what [`Scalar::parse`] reads.
+    fn text(&self) -> String;
+}
+
+impl Scalar for Shards {
+    const EXPECTED: &'static str = "`auto` or a whole number from 1 to 256";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text == "auto" {
+            return Some(Self::Auto);
+        }
+        let count = text.parse().ok()?;
+        (1..=Self::MAX)
+            .contains(&count)
+            .then_some(Self::Count(count))
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Count(count) => count.to_string(),
+        }
+    }
+}
+
+impl Scalar for Endpoint {
+    const EXPECTED: &'static str =
+        "an IP address and a port, such as 0.0.0.0:10000 or \"[::]:10000\"";
+
+    fn parse(text: &str) -> Option<Self> {
+        let text = text
+            .strip_prefix("localhost:")
+            .map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+        text.parse().ok().map(Self)
+    }
+
+    fn text(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+impl Scalar for Host {
+    const EXPECTED: &'static str = "an IP address, such as 0.0.0.0 (all IPv4 addresses), \
+                                    \"::\" (all of IPv4 and IPv6) or 127.0.0.1 (this machine)";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text == "localhost" {
+            return Some(Self(Ipv4Addr::LOCALHOST.into()));
+        }
+        text.parse().ok().map(Self)
+    }
+
+    fn text(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+impl Scalar for Announced {
+    const EXPECTED: &'static str =
+        "`auto`, or the IP address clients can reach (several are separated by commas)";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text == "auto" {
+            return Some(Self::Auto);
+        }
+        let addresses: Option<Vec<IpAddr>> = text
+            .split(',')
+            .map(|address| address.trim().parse().ok())
+            .collect();
+        let addresses = addresses?;
+        let reachable = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast();
+        (addresses.len() <= 8 && addresses.iter().all(reachable))
+            .then_some(Self::Addresses(addresses))
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Addresses(addresses) => {
+                let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+                texts.join(",")
+            }
+        }
+    }
+}
+
+impl Scalar for IceUrl {
+    const EXPECTED: &'static str = "a STUN or TURN address, such as stun:stun.example.org:3478 \
+                                    or turn:turn.example.org:3478?transport=udp";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (scheme, host) = text.split_once(':')?;
+        let known = matches!(scheme, "stun" | "stuns" | "turn" | "turns");
+        let clean = !host.is_empty() && !host.contains(char::is_whitespace);
+        (known && clean).then(|| Self(text.to_owned()))
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// Gives a [`Scalar`] its serde and `FromStr` forms.
+macro_rules! scalar {
+    ($($value:ty),*) => {$(
+        impl Serialize for $value {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.text())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $value {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(ScalarVisitor(std::marker::PhantomData))
+            }
+        }
+
+        impl std::str::FromStr for $value {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::parse(text).ok_or_else(|| format!("expected {}", Self::EXPECTED))
+            }
+        }
+    )*};
+}
+
+scalar!(Shards, Endpoint, Host, Announced, IceUrl);
+
+struct ScalarVisitor<T>(std::marker::PhantomData<T>);
+
+impl<T: Scalar> Visitor<'_> for ScalarVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        T::parse(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        T::parse(&number.to_string())
+            .ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scalar_reads_what_it_writes() {
+        for text in ["auto", "1", "256"] {
+            assert_eq!(Shards::parse(text).unwrap().text(), text);
+        }
+        for text in ["auto", "203.0.113.9", "203.0.113.9,2001:db8::1"] {
+            assert_eq!(Announced::parse(text).unwrap().text(), text);
+        }
+        assert_eq!(Endpoint::parse("[::]:10000").unwrap().text(), "[::]:10000");
+        assert_eq!(
+            Endpoint::parse("localhost:1").unwrap().text(),
+            "127.0.0.1:1"
+        );
+        assert_eq!(Host::parse("localhost").unwrap().text(), "127.0.0.1");
+    }
+
+    #[test]
+    fn an_impossible_scalar_is_refused() {
+        for text in ["0", "257", "-1", "two", ""] {
+            assert_eq!(Shards::parse(text), None, "{text}");
+        }
+        for text in ["0.0.0.0", "::", "224.0.0.1", "example.org", ""] {
+            assert_eq!(Announced::parse(text), None, "{text}");
+        }
+        for text in ["http:example.org", "stun:", "stun", "stun:a b"] {
+            assert_eq!(IceUrl::parse(text), None, "{text}");
+        }
+        assert_eq!(Endpoint::parse("10000"), None);
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_refused_with_the_range() {
+        let error = serde_yaml::from_str::<Whole<1, 9>>("10").unwrap_err();
+        assert!(
+            error.to_string().contains("a whole number from 1 to 9"),
+            "{error}"
+        );
+        assert_eq!(
+            serde_yaml::from_str::<Whole<1, 9>>("9").unwrap(),
+            Whole::new(9)
+        );
+        assert!(serde_yaml::from_str::<Whole<1, 9>>("1.5").is_err());
+        assert!(serde_yaml::from_str::<Whole<1, 9>>("'5'").is_err());
+    }
+}
