@@ -49,21 +49,24 @@ async function openLobby() {
 
 /** Opens the devices that are ticked and closes the others; says why one is missing. */
 async function openDevices() {
-  const problems = [];
+  /** What is missing, by why. */
+  const problems = new Map();
   for (const [source, box] of [['camera', 'with-camera'], ['microphone', 'with-microphone']]) {
     if (!byId(box).checked) {
       devices[source]?.stop();
       devices[source] = null;
     } else if (!devices[source]) {
       devices[source] = await openDevice(source).catch((error) => {
-        problems.push(explainDevice(source, error));
+        problems.set(error.name, [...(problems.get(error.name) ?? []), source]);
         return null;
       });
     }
   }
   showPreview();
-  const note = problems.length > 0 ? `${problems.join(' ')} You can still join and watch.` : '';
-  byId('device-note').textContent = note;
+  const lines = [...problems].map(([why, sources]) => explainDevice(sources.join(' or '), why));
+  const watches = !devices.camera && !devices.microphone;
+  if (lines.length > 0 && watches) lines.push('You can still join and watch.');
+  byId('device-note').textContent = lines.join(' ');
 }
 
 async function openDevice(source) {
@@ -78,8 +81,9 @@ async function openDevice(source) {
   return stream.getTracks()[0];
 }
 
-function explainDevice(source, { name }) {
-  switch (name) {
+/** @param {string} source what is missing @param {string} why the error's name */
+function explainDevice(source, why) {
+  switch (why) {
     case 'NotAllowedError':
       return `The browser may not use the ${source}: allow it in the address bar.`;
     case 'NotFoundError':
@@ -89,7 +93,7 @@ function explainDevice(source, { name }) {
     case 'InsecureContext':
       return `The ${source} works only over https or on localhost.`;
     default:
-      return `The ${source} could not be opened (${name}).`;
+      return `The ${source} could not be opened (${why}).`;
   }
 }
 
@@ -324,7 +328,7 @@ function onClick(id, source, action) {
     // Dismissing the browser's question is an answer, not a problem.
     await action().catch((error) => {
       if (source !== 'screen' || error.name !== 'NotAllowedError') {
-        toast(explainDevice(source, error));
+        toast(explainDevice(source, error.name));
       }
     });
     byId(id).disabled = false;

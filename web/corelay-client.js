@@ -42,7 +42,7 @@ import { Signalling } from './signalling.js';
  */
 
 /** Errors that ended the stay in the room, and after which coming back may well work. */
-const STARTS_OVER = new Set(['connection-lost', 'internal-error', 'server-busy']);
+const STARTS_OVER = new Set(['connection-lost', 'internal-error']);
 /** Errors that ended the stay in the room for good. */
 const ENDS = new Set(['connect-timeout', 'misbehaved', 'removed', 'server-full']);
 
@@ -337,11 +337,13 @@ export class CorelayClient extends EventTarget {
       this.#joining = null;
       this.#membership = null;
       reject(new Error(message));
-    } else if (STARTS_OVER.has(code)) {
+    } else if (STARTS_OVER.has(code) || (code === 'server-busy' && ref === 'offer')) {
       this.#signalling?.restart();
     } else if (ENDS.has(code)) {
       this.#finish(message);
-    } else if (!this.#session?.handleRefusal(code, message)) {
+    } else if (code === 'bad-candidate' || ref === 'ice-candidate') {
+      // A candidate the server cannot use costs one path, not the call.
+    } else if (ref !== 'offer' || !this.#session?.handleRefusal(message)) {
       this.#emit('error', { code, message });
     }
   }

@@ -42,9 +42,6 @@ const ANSWER_TIMEOUT_MS = 10_000;
 /** More receiving m-lines than any server should ask for. */
 const MAX_WISH = 64;
 
-/** Error codes that stand for the answer to an offer. */
-const REFUSES_OFFER = new Set(['bad-offer', 'too-many-media-lines', 'not-joined', 'wrong-room']);
-
 const STATES = {
   new: 'waiting',
   connecting: 'connecting',
@@ -92,7 +89,7 @@ export class MediaSession {
     this.peerConnection = new RTCPeerConnection(config);
     this.peerConnection.onicecandidate = ({ candidate }) => {
       if (!candidate?.candidate) return;
-      hooks.send({ type: 'ice-candidate', candidate: candidate.toJSON() });
+      hooks.send({ type: 'ice-candidate', ref: 'ice-candidate', candidate: candidate.toJSON() });
     };
     this.peerConnection.onconnectionstatechange = () => this.#handleConnectionState();
   }
@@ -144,11 +141,9 @@ export class MediaSession {
     this.#answer?.resolve(message);
   }
 
-  /** @returns {boolean} whether the server's error was about what this session sent */
-  handleRefusal(code, message) {
-    // A candidate the server cannot use costs one path, not the call.
-    if (code === 'bad-candidate') return true;
-    if (!this.#answer || !REFUSES_OFFER.has(code)) return false;
+  /** @returns {boolean} whether an offer was waiting for its answer */
+  handleRefusal(message) {
+    if (!this.#answer) return false;
     this.#answer.reject(new Error(message));
     return true;
   }
@@ -263,7 +258,7 @@ export class MediaSession {
     await pc.setLocalDescription();
     const answer = this.#expectAnswer();
     const { sdp } = pc.localDescription;
-    this.#hooks.send({ type: 'offer', sdp, tracks: this.#describeTracks() });
+    this.#hooks.send({ type: 'offer', ref: 'offer', sdp, tracks: this.#describeTracks() });
     try {
       await pc.setRemoteDescription({ type: 'answer', sdp: (await answer).sdp });
     } catch (error) {

@@ -141,7 +141,7 @@ function bestColumns(count, width, height) {
 }
 
 function initials(name) {
-  const words = name.trim().split(/\s+/).filter(Boolean);
+  const words = name.split(/\s+/).filter((word) => /^[\p{L}\p{N}]/u.test(word));
   if (words.length === 0) return '?';
   return words.slice(0, 2).map((word) => [...word][0].toUpperCase()).join('');
 }
