@@ -1,23 +1,46 @@
 //! Decides. Pure: `now` and bytes come in, values go out; no sockets, no clock, no threads.
 
+mod arena;
 pub mod bwe;
 pub mod codec;
 pub mod command;
+mod control;
+mod credentials;
 pub mod deadline;
+mod demux;
+pub mod dtls;
 pub mod egress;
 pub mod keyframe;
+pub mod limits;
+mod negotiation;
+mod peer;
 pub mod rewriter;
+mod room;
+mod router;
 pub mod stats;
+mod subscription;
+mod track;
 
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
 use str0m::net::Transmit;
+use str0m::{Event as RtcEvent, IceConnectionState, RtcError};
 
-use crate::id::ShardId;
-use command::{Command, Event};
-use stats::Stats;
+use crate::id::{PeerId, RoomId, ShardId};
+use arena::{Arena, Key};
+use command::{CloseReason, Command, Event, Kind};
+use credentials::Credentials;
+use deadline::Deadlines;
+use demux::{Demux, Owner};
+use dtls::Identity;
+use peer::{Peer, kind_of};
+use room::Room;
+use stats::{Dropped, Stats};
+use track::{MediaPacket, Track};
 
 /// What an engine is told once, at start-up.
 #[derive(Debug, Clone)]
@@ -28,6 +51,8 @@ pub struct Options {
     pub shards: u16,
     /// The host candidates every answer carries: where clients can reach this server.
     pub candidates: Arc<[SocketAddr]>,
+    /// The process's certificate and crypto provider, the same for every shard.
+    pub identity: Identity,
     /// Where the engine's own randomness (ICE credentials) starts. Secret in production,
     /// fixed in a simulation.
     pub seed: [u8; 32],
@@ -96,42 +121,351 @@ pub enum Handoff {
 #[derive(Debug)]
 pub struct Engine {
     options: Options,
+    credentials: Credentials,
+    demux: Demux,
+    rooms: Arena<Room>,
+    room_names: HashMap<RoomId, Key<Room>>,
+    peers: Arena<Peer>,
+    peer_names: HashMap<PeerId, Key<Peer>>,
+    tracks: Arena<Track>,
+    deadlines: Deadlines<Key<Peer>>,
+    turn: Turn,
+    /// Peers that changed and whose events and datagrams are still to be looked at.
+    touched: VecDeque<Key<Peer>>,
+    /// Peers to close once nobody is in the middle of changing them.
+    doomed: Vec<(Key<Peer>, CloseReason)>,
+    /// What the shard must do, in order.
+    outbox: VecDeque<Output>,
+    /// The latest time the engine was told.
+    now: Instant,
+    stats: Stats,
+}
+
+/// What was taken in and is still to be given out.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Every media packet of the turn, in order of arrival.
+    packets: Vec<MediaPacket>,
+    /// Who has something due, in the order it came up.
+    dirty: VecDeque<Key<Peer>>,
 }
 
 impl Engine {
     /// An engine with no rooms.
     #[must_use]
-    pub fn new(_now: Instant, options: Options) -> Self {
-        Self { options }
+    pub fn new(now: Instant, options: Options) -> Self {
+        let provider = Arc::clone(&options.identity.provider);
+        Self {
+            credentials: Credentials::new(options.shard, options.seed, provider),
+            demux: Demux::new(options.shard, options.shards),
+            rooms: Arena::default(),
+            room_names: HashMap::new(),
+            peers: Arena::default(),
+            peer_names: HashMap::new(),
+            tracks: Arena::default(),
+            deadlines: Deadlines::new(),
+            turn: Turn::default(),
+            touched: VecDeque::new(),
+            doomed: Vec::new(),
+            outbox: VecDeque::new(),
+            now,
+            stats: Stats::default(),
+            options,
+        }
     }
 
     /// Takes in one datagram.
-    pub fn handle_datagram(&mut self, _now: Instant, _datagram: Datagram<'_>) {}
+    pub fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
+        self.now = self.now.max(now);
+        self.stats.datagrams_in += 1;
+        self.stats.bytes_in += datagram.bytes.len() as u64;
+        if let Err(dropped) = self.deliver(now, datagram) {
+            self.stats.dropped.add(dropped);
+        }
+        self.settle(now);
+    }
 
     /// Takes in one command of the signalling thread.
-    pub fn handle_command(&mut self, _now: Instant, _command: Command) {}
+    pub fn handle_command(&mut self, now: Instant, command: Command) {
+        self.now = self.now.max(now);
+        match command {
+            Command::Join { room, peer } => self.join(now, room, peer),
+            Command::Offer { peer, sdp, sources } => self.offer(now, peer, &sdp, &sources),
+            Command::Candidate { peer, candidate } => self.candidate(peer, &candidate),
+            Command::Leave { peer } => self.leave(now, peer),
+        }
+        self.settle(now);
+    }
 
     /// Takes in what another shard handed over. `from` is the shard it came from.
-    pub fn handle_handoff(&mut self, _now: Instant, _from: ShardId, _handoff: Handoff) {}
+    pub fn handle_handoff(&mut self, now: Instant, from: ShardId, handoff: Handoff) {
+        match handoff {
+            Handoff::Datagram { from, to, bytes } => {
+                let arrival = Arrival::HandedOver;
+                self.handle_datagram(
+                    now,
+                    Datagram {
+                        from,
+                        to,
+                        bytes: &bytes,
+                        arrival,
+                    },
+                );
+            }
+            Handoff::Learned(remote) => {
+                if let Some(key) = self.demux.learn_foreign(remote, from)
+                    && let Some(peer) = self.peers.get_mut(key)
+                {
+                    peer.addresses.remove(remote);
+                }
+            }
+            Handoff::Forgotten(remote) => self.demux.forget_foreign(remote, from),
+        }
+    }
 
     /// Does what is due at `now`.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        while let Some(key) = self.deadlines.pop_due(now) {
+            let over = self.with_peer(key, |peer, _| peer.handle_timeout(now));
+            if let Some(Some(reason)) = over {
+                self.doomed.push((key, reason));
+            }
+            self.send_due_keyframe_requests(now, key);
+            self.settle(now);
+        }
+    }
 
     /// The next thing the shard must do; `None` when there is nothing left in this turn.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        while self.outbox.is_empty() {
+            if !self.give_out_next() {
+                return None;
+            }
+            self.settle(self.now);
+        }
+        let output = self.outbox.pop_front();
+        if let Some(Output::Transmit(transmit)) = &output {
+            self.stats.datagrams_out += 1;
+            self.stats.bytes_out += transmit.contents.len() as u64;
+        }
+        output
     }
 
     /// When [`Engine::handle_timeout`] must be called next; `None` when nothing is pending.
     #[must_use]
     pub fn wakeup(&self) -> Option<Instant> {
-        None
+        self.deadlines.next()
     }
 
     /// The counters as they stand.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let _ = &self.options;
-        Stats::default()
+        let tracks_of = |kind| self.tracks.iter().filter(|t| t.info.kind == kind).count() as u64;
+        Stats {
+            rooms: self.rooms.len() as u64,
+            peers: self.peers.len() as u64,
+            audio_tracks: tracks_of(Kind::Audio),
+            video_tracks: tracks_of(Kind::Video),
+            subscriptions: self
+                .tracks
+                .iter()
+                .map(|track| track.watchers.len() as u64)
+                .sum(),
+            addresses: self.demux.addresses() as u64,
+            ..self.stats.clone()
+        }
+    }
+
+    /// Gives a datagram to its owner.
+    fn deliver(&mut self, now: Instant, datagram: Datagram<'_>) -> Result<(), Dropped> {
+        let Datagram {
+            from,
+            to,
+            bytes,
+            arrival,
+        } = datagram;
+        let key = match self.demux.owner(from, bytes) {
+            Owner::Known(key) => key,
+            Owner::Named(key) => {
+                let peer = self.peers.get(key).ok_or(Dropped::UnknownUfrag)?;
+                if !peer.accepts(now, from, bytes) {
+                    return Err(Dropped::Malformed);
+                }
+                self.learn(from, key);
+                key
+            }
+            Owner::Elsewhere(_) if arrival == Arrival::HandedOver => {
+                return Err(Dropped::StrayHandoff);
+            }
+            Owner::Elsewhere(shard) => {
+                let bytes = bytes.into();
+                self.outbox.push_back(Output::Handoff(
+                    shard,
+                    Handoff::Datagram { from, to, bytes },
+                ));
+                return Ok(());
+            }
+            Owner::UnknownUfrag => return Err(Dropped::UnknownUfrag),
+            Owner::Unknown => return Err(Dropped::UnknownAddress),
+        };
+        let to = self.candidate_at(to);
+        let taken = self.with_peer(key, |peer, _| peer.handle_datagram(now, from, to, bytes));
+        taken.unwrap_or(Ok(()))
+    }
+
+    /// The candidate a client sent to when it reached the socket at `to`. Behind NAT the two
+    /// differ, and ICE knows only the candidate.
+    fn candidate_at(&self, to: SocketAddr) -> SocketAddr {
+        let candidates = &self.options.candidates;
+        if candidates.contains(&to) {
+            return to;
+        }
+        let same_family = candidates.iter().find(|c| c.is_ipv4() == to.is_ipv4());
+        same_family.copied().unwrap_or(to)
+    }
+
+    /// `remote` proved that it belongs to the peer.
+    fn learn(&mut self, remote: SocketAddr, key: Key<Peer>) {
+        let before = self.demux.learn(remote, key);
+        if before == Some(key) {
+            return;
+        }
+        match before.and_then(|before| self.peers.get_mut(before)) {
+            Some(before) => before.addresses.remove(remote),
+            None => self.outbox.push_back(Output::Learned(remote)),
+        }
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        if let Some(evicted) = peer.addresses.add(remote) {
+            self.demux.forget(evicted, key);
+            self.outbox.push_back(Output::Forgotten(evicted));
+        }
+    }
+
+    /// The panic boundary: whatever happens in here ends this peer at most.
+    fn with_peer<T>(
+        &mut self,
+        key: Key<Peer>,
+        change: impl FnOnce(&mut Peer, &mut Stats) -> Result<T, RtcError>,
+    ) -> Option<T> {
+        let Self {
+            peers,
+            stats,
+            doomed,
+            touched,
+            ..
+        } = self;
+        let peer = peers.get_mut(key)?;
+        let id = peer.id;
+        let outcome = catch_unwind(AssertUnwindSafe(|| change(peer, stats)));
+        match outcome {
+            Ok(Ok(value)) => {
+                touched.push_back(key);
+                Some(value)
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %id, %error, "peer misbehaved");
+                doomed.push((key, CloseReason::Misbehaved));
+                None
+            }
+            Err(_) => {
+                stats.peer_panics += 1;
+                tracing::error!(peer = %id, "a peer's state machine panicked; the peer is closed");
+                doomed.push((key, CloseReason::Panicked));
+                None
+            }
+        }
+    }
+
+    /// Looks at every peer that changed until none is left.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            if let Some((key, reason)) = self.doomed.pop() {
+                self.close(now, key, reason);
+            } else if let Some(key) = self.touched.pop_front() {
+                self.tend(now, key);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Takes a peer's events and datagrams, and notes when it must be woken.
+    fn tend(&mut self, now: Instant, key: Key<Peer>) {
+        while let Some(event) = self
+            .peers
+            .get_mut(key)
+            .and_then(|peer| peer.events.pop_front())
+        {
+            self.handle_event(now, key, event);
+        }
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        self.outbox
+            .extend(peer.outbox.drain(..).map(Output::Transmit));
+        let keyframes = peer
+            .lines
+            .iter()
+            .filter_map(|line| self.tracks.get(line.track?)?.wakeup());
+        let wakeup = peer.wakeup().into_iter().chain(keyframes).min();
+        self.deadlines.set(key, wakeup);
+    }
+
+    fn handle_event(&mut self, now: Instant, key: Key<Peer>, event: RtcEvent) {
+        match event {
+            RtcEvent::RtpPacket(packet) => self.take_rtp(key, packet),
+            RtcEvent::KeyframeRequest(request) => {
+                let slot = self
+                    .peers
+                    .get_mut(key)
+                    .and_then(|peer| peer.slot_of(request.mid));
+                if let Some(track) = slot.and_then(|slot| slot.track()) {
+                    self.want_keyframe(now, track);
+                }
+            }
+            RtcEvent::MediaAdded(added) => {
+                if let Some(peer) = self.peers.get_mut(key) {
+                    peer.add_line(added.mid, kind_of(added.kind));
+                }
+            }
+            RtcEvent::Connected => self.connected(now, key),
+            RtcEvent::IceConnectionStateChange(state) => {
+                let Some(peer) = self.peers.get_mut(key) else {
+                    return;
+                };
+                match state {
+                    IceConnectionState::Disconnected => peer.set_lost(now),
+                    IceConnectionState::Connected | IceConnectionState::Completed => {
+                        peer.set_found();
+                    }
+                    IceConnectionState::New | IceConnectionState::Checking => {}
+                }
+            }
+            RtcEvent::Closed => self.renew(now, key),
+            _ => {}
+        }
+    }
+
+    /// ICE and DTLS are up: what plays to the peer begins with keyframes.
+    fn connected(&mut self, now: Instant, key: Key<Peer>) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        peer.set_connected();
+        let id = peer.id;
+        let waiting: Vec<_> = peer
+            .slots
+            .iter()
+            .filter(|slot| slot.awaits_keyframe())
+            .filter_map(|slot| slot.track())
+            .collect();
+        self.stats.connected += 1;
+        self.tell(Event::Connected { peer: id });
+        for track in waiting {
+            self.want_keyframe(now, track);
+        }
     }
 }

@@ -56,7 +56,13 @@ pub enum Dropped {
     Duplicate,
     /// It is so late that which number it had for that subscriber is forgotten.
     TooLate,
-    /// A subscriber's queue within one turn is full.
+    /// It belongs to a layer its subscriber does not watch, or to one past the limit.
+    OtherLayer,
+    /// Its subscriber did not negotiate the codec its publisher sends.
+    CodecNotNegotiated,
+    /// It carries padding only.
+    Padding,
+    /// More packets arrived in one turn than it takes in.
     TurnQueueFull,
     /// The first pictures before a keyframe: nobody could decode them.
     AwaitingKeyframe,
@@ -64,7 +70,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, in the order [`DroppedCounts`] keeps them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::UnknownAddress,
         Self::UnknownUfrag,
         Self::Malformed,
@@ -73,6 +79,9 @@ impl Dropped {
         Self::PredatesSwitch,
         Self::Duplicate,
         Self::TooLate,
+        Self::OtherLayer,
+        Self::CodecNotNegotiated,
+        Self::Padding,
         Self::TurnQueueFull,
         Self::AwaitingKeyframe,
     ];
@@ -89,6 +98,9 @@ impl Dropped {
             Self::PredatesSwitch => "predates_switch",
             Self::Duplicate => "duplicate",
             Self::TooLate => "too_late",
+            Self::OtherLayer => "other_layer",
+            Self::CodecNotNegotiated => "codec_not_negotiated",
+            Self::Padding => "padding",
             Self::TurnQueueFull => "turn_queue_full",
             Self::AwaitingKeyframe => "awaiting_keyframe",
         }

@@ -3,4 +3,5 @@
 pub mod guard;
 pub mod keys;
 pub mod seal;
+pub(crate) mod stock;
 pub mod window;

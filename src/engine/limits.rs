@@ -1,0 +1,51 @@
+//! Every bound of the engine in one place, with its unit and what happens at it.
+
+use std::time::Duration;
+
+/// Peers of one shard. A join beyond it is refused with `Full`.
+pub const SHARD_PEERS: usize = 10_000;
+
+/// m-lines of one peer. An offer with more is refused.
+pub const PEER_MEDIA_LINES: usize = 128;
+
+/// Bytes of one session description. A longer one is refused before it is parsed.
+pub const OFFER_BYTES: usize = 256 * 1024;
+
+/// Candidates a peer may trickle. Further ones are ignored: an ICE-lite server needs none.
+pub const PEER_CANDIDATES: u32 = 64;
+
+/// Remote addresses of one peer. The one learned first makes room for the next.
+pub const PEER_ADDRESSES: usize = 8;
+
+/// Addresses other shards own, as told by them. When full, a new one is not remembered and its
+/// datagrams are dropped until the client's next STUN request names its shard again.
+pub const FOREIGN_ADDRESSES: usize = 200_000;
+
+/// Media packets taken in within one turn. Beyond it the newest is dropped and counted: the
+/// publishers' retransmission brings it back.
+pub const TURN_PACKETS: usize = 8192;
+
+/// Layers (RIDs) of one track. Packets of further ones are dropped.
+pub const TRACK_LAYERS: usize = 4;
+
+/// Packets kept per slot to answer NACKs.
+pub const RTX_PACKETS: usize = 512;
+
+/// How long a packet is kept to answer NACKs.
+pub const RTX_AGE: Duration = Duration::from_secs(2);
+
+/// Share of what leaves for one peer that may be retransmissions; above it they are dropped.
+pub const RTX_RATIO: f32 = 0.5;
+
+/// From a peer's first offer to ICE and DTLS being up. Then the peer is closed.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// From lost connectivity (no STUN for 15 s) to giving the peer up. In between an ICE restart
+/// brings it back.
+pub const LOST_TIMEOUT: Duration = Duration::from_secs(30);
+
+const _: () = assert!(
+    PEER_MEDIA_LINES <= u8::MAX as usize,
+    "slots are counted in a byte"
+);
+const _: () = assert!(RTX_PACKETS.is_power_of_two(), "a ring of a power of two");

@@ -1,0 +1,464 @@
+//! One connected client: owns its `Rtc`; every change goes through one door.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use str0m::change::SdpAnswer;
+use str0m::change::SdpOffer;
+use str0m::format::PayloadParams;
+use str0m::media::{KeyframeRequestKind, MediaKind, Mid, Rid};
+use str0m::net::{Protocol, Receive, Transmit};
+use str0m::rtp::Ssrc;
+use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig, RtcError};
+
+use super::arena::{Arena, Key};
+use super::command::{CloseReason, Kind};
+use super::demux::Addresses;
+use super::dtls::Identity;
+use super::egress::stock;
+use super::limits::{CONNECT_TIMEOUT, LOST_TIMEOUT, PEER_CANDIDATES};
+use super::room::Room;
+use super::stats::{Dropped, Stats};
+use super::subscription::Slot;
+use super::track::{MediaPacket, Track};
+use crate::id::{PeerId, TrackId};
+
+/// One client of one room.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Its name.
+    pub(crate) id: PeerId,
+    /// Its room.
+    pub(crate) room: Key<Room>,
+    /// Remote addresses it proved.
+    pub(crate) addresses: Addresses,
+    /// Its ufrag, once it has offered.
+    pub(crate) ufrag: Option<String>,
+    /// The client's ufrag; another one in an offer asks for an ICE restart.
+    pub(crate) remote_ufrag: Option<String>,
+    /// The client's certificate; another one in an offer means another connection.
+    pub(crate) remote_fingerprint: Option<String>,
+    /// Its m-lines, in the order they were first offered.
+    pub(crate) lines: Vec<Line>,
+    /// Its receiving m-lines. A closed one is used again for the next.
+    pub(crate) slots: Vec<Slot>,
+    /// Receiving m-lines last asked for, so that it is asked once.
+    pub(crate) requested: Option<(u8, u8)>,
+    /// What str0m reported since the engine last looked.
+    pub(crate) events: VecDeque<Event>,
+    /// Datagrams to send.
+    pub(crate) outbox: VecDeque<Transmit>,
+    /// Packets of this turn to forward to it, in order of arrival.
+    pub(crate) due: Vec<Due>,
+    rtc: Rtc,
+    /// When `rtc` wants to be woken; never before the first offer.
+    wakeup: Option<Instant>,
+    phase: Phase,
+    /// Which m-line and layer an incoming SSRC is, as str0m found out.
+    incoming: Vec<(Ssrc, Mid, Option<Rid>)>,
+    candidates: u32,
+    tracks_made: u16,
+}
+
+/// One audio or video m-line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line {
+    pub(crate) mid: Mid,
+    pub(crate) kind: Kind,
+    /// What the client publishes in it.
+    pub(crate) track: Option<Key<Track>>,
+}
+
+/// One packet of this turn and the slot it may leave in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due {
+    pub(crate) packet: u32,
+    pub(crate) slot: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It has not offered: only its signalling connection holds it.
+    Joined,
+    /// ICE and DTLS are on their way.
+    Connecting { since: Instant },
+    /// Media flows.
+    Connected,
+    /// STUN stopped coming; an ICE restart or its return brings it back.
+    Lost { since: Instant },
+}
+
+impl Peer {
+    pub(crate) fn new(
+        now: Instant,
+        id: PeerId,
+        room: Key<Room>,
+        creds: IceCreds,
+        identity: &Identity,
+        candidates: &[SocketAddr],
+    ) -> Self {
+        let mut rtc = config(creds, identity).build(now);
+        for address in candidates {
+            // An address that ICE refuses (port 0, unspecified) was refused at start-up.
+            if let Ok(candidate) = Candidate::host(*address, Protocol::Udp) {
+                rtc.add_local_candidate(candidate);
+            }
+        }
+        Self {
+            id,
+            room,
+            addresses: Addresses::default(),
+            ufrag: None,
+            remote_ufrag: None,
+            remote_fingerprint: None,
+            lines: Vec::new(),
+            slots: Vec::new(),
+            requested: None,
+            events: VecDeque::new(),
+            outbox: VecDeque::new(),
+            due: Vec::new(),
+            rtc,
+            wakeup: None,
+            phase: Phase::Joined,
+            incoming: Vec::new(),
+            candidates: 0,
+            tracks_made: 0,
+        }
+    }
+
+    /// Takes in a datagram from an address that is known or proved to be this peer's.
+    ///
+    /// # Errors
+    ///
+    /// The outer error ends the peer. The inner one says that the datagram was no use.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: &[u8],
+    ) -> Result<Result<(), Dropped>, RtcError> {
+        let Ok(receive) = Receive::new(Protocol::Udp, from, to, bytes) else {
+            return Ok(Err(Dropped::Malformed));
+        };
+        let taken = self.rtc.handle_input(Input::Receive(now, receive));
+        self.drain()?;
+        Ok(taken.map_err(|_| Dropped::Malformed))
+    }
+
+    /// Whether a STUN request was made with this peer's credentials: its integrity is right.
+    pub(crate) fn accepts(&self, now: Instant, from: SocketAddr, bytes: &[u8]) -> bool {
+        Receive::new(Protocol::Udp, from, from, bytes)
+            .is_ok_and(|receive| self.rtc.accepts(&Input::Receive(now, receive)))
+    }
+
+    /// Takes in an offer and gives str0m's answer.
+    pub(crate) fn accept_offer(
+        &mut self,
+        now: Instant,
+        offer: SdpOffer,
+    ) -> Result<SdpAnswer, RtcError> {
+        let answer = self.mutate(|rtc| rtc.sdp_api().accept_offer(offer))?;
+        if self.phase == Phase::Joined {
+            self.phase = Phase::Connecting { since: now };
+        }
+        self.incoming.clear();
+        Ok(answer)
+    }
+
+    /// Replaces the credentials that str0m drew for an ICE restart; returns those.
+    pub(crate) fn replace_credentials(&mut self, creds: IceCreds) -> Result<IceCreds, RtcError> {
+        self.mutate(|rtc| {
+            let mut api = rtc.direct_api();
+            let drawn = api.local_ice_credentials();
+            api.set_local_ice_credentials(creds);
+            Ok(drawn)
+        })
+    }
+
+    /// Takes in a trickled candidate; those past the limit are ignored.
+    pub(crate) fn add_candidate(&mut self, candidate: Candidate) -> Result<(), RtcError> {
+        if self.candidates == PEER_CANDIDATES {
+            return Ok(());
+        }
+        self.candidates += 1;
+        self.mutate(|rtc| {
+            rtc.add_remote_candidate(candidate);
+            Ok(())
+        })
+    }
+
+    /// Does what is due. The peer is over when it says why.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<Option<CloseReason>, RtcError> {
+        if self.wakeup.is_some_and(|at| at <= now) {
+            self.mutate(|rtc| rtc.handle_input(Input::Timeout(now)))?;
+        }
+        Ok(match self.phase {
+            Phase::Connecting { since } if now >= since + CONNECT_TIMEOUT => {
+                Some(CloseReason::ConnectTimeout)
+            }
+            Phase::Lost { since } if now >= since + LOST_TIMEOUT => {
+                Some(CloseReason::ConnectionLost)
+            }
+            _ => None,
+        })
+    }
+
+    /// Asks the client for a keyframe of a layer it publishes (PLI, RFC 4585 §6.3.1).
+    pub(crate) fn request_keyframe(
+        &mut self,
+        mid: Mid,
+        rid: Option<Rid>,
+    ) -> Result<bool, RtcError> {
+        self.mutate(|rtc| {
+            let mut api = rtc.direct_api();
+            let Some(stream) = api.stream_rx_by_mid(mid, rid) else {
+                return Ok(false);
+            };
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+            Ok(true)
+        })
+    }
+
+    /// Writes every packet that is due to this peer, then drains once, so that they leave side
+    /// by side.
+    pub(crate) fn give_out(
+        &mut self,
+        now: Instant,
+        packets: &[MediaPacket],
+        tracks: &Arena<Track>,
+        stats: &mut Stats,
+    ) -> Result<(), RtcError> {
+        let due = std::mem::take(&mut self.due);
+        let mut written = false;
+        for Due { packet, slot } in &due {
+            let packet = &packets[*packet as usize];
+            let (Some(slot), Some(track)) = (
+                self.slots.get_mut(usize::from(*slot)),
+                tracks.get(packet.track),
+            ) else {
+                stats.dropped.add(Dropped::NoTrack);
+                continue;
+            };
+            match slot.forward(now, packet, track, self.rtc.codec_config()) {
+                Ok(forward) => {
+                    stock::write(&mut self.rtc, slot.ssrc, &forward, packet);
+                    stats.forwarded += 1;
+                    written = true;
+                }
+                Err(dropped) => stats.dropped.add(dropped),
+            }
+        }
+        self.due = due;
+        self.due.clear();
+        if written {
+            self.mutate(|rtc| rtc.handle_input(Input::Timeout(now)))?;
+        }
+        Ok(())
+    }
+
+    /// ICE and DTLS are up.
+    pub(crate) fn set_connected(&mut self) {
+        self.phase = Phase::Connected;
+    }
+
+    /// STUN stopped coming.
+    pub(crate) fn set_lost(&mut self, now: Instant) {
+        if self.phase == Phase::Connected {
+            self.phase = Phase::Lost { since: now };
+        }
+    }
+
+    /// STUN came again.
+    pub(crate) fn set_found(&mut self) {
+        if matches!(self.phase, Phase::Lost { .. }) {
+            self.phase = Phase::Connected;
+        }
+    }
+
+    /// A name for the next track it publishes.
+    pub(crate) fn name_track(&mut self) -> TrackId {
+        self.tracks_made = self.tracks_made.wrapping_add(1);
+        TrackId {
+            peer: self.id,
+            number: self.tracks_made,
+        }
+    }
+
+    /// Takes over from the connection before what must not start again with this one.
+    pub(crate) fn keep_names_of(&mut self, before: &Self) {
+        self.tracks_made = before.tracks_made;
+    }
+
+    /// A new audio or video m-line was negotiated.
+    pub(crate) fn add_line(&mut self, mid: Mid, kind: Kind) {
+        if self.lines.iter().all(|line| line.mid != mid) {
+            self.lines.push(Line {
+                mid,
+                kind,
+                track: None,
+            });
+        }
+    }
+
+    /// Which m-line and layer an incoming SSRC belongs to.
+    pub(crate) fn incoming(&mut self, ssrc: Ssrc) -> Option<(Mid, Option<Rid>)> {
+        if let Some((_, mid, rid)) = self.incoming.iter().find(|(known, ..)| *known == ssrc) {
+            return Some((*mid, *rid));
+        }
+        let found = {
+            let mut api = self.rtc.direct_api();
+            api.stream_rx(&ssrc)
+                .map(|stream| (stream.mid(), stream.rid()))
+        };
+        if let Some((mid, rid)) = found {
+            self.incoming.push((ssrc, mid, rid));
+        }
+        found
+    }
+
+    /// The slot of an m-line.
+    pub(crate) fn slot_of(&mut self, mid: Mid) -> Option<&mut Slot> {
+        self.slots
+            .iter_mut()
+            .find(|slot| slot.open && slot.mid == mid)
+    }
+
+    /// Brings slots and m-lines in step with what was negotiated.
+    pub(crate) fn sync_slots(&mut self) -> Result<(), RtcError> {
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            let receives =
+                media_of(&self.rtc, slot.mid).is_some_and(|m| m.direction().is_sending());
+            self.slots[index].open = slot.open && receives;
+        }
+        for line in &self.lines {
+            let Some(media) = media_of(&self.rtc, line.mid) else {
+                continue;
+            };
+            if !media.direction().is_sending() {
+                continue;
+            }
+            let accepts = media.remote_pts().to_vec();
+            let position = self.slots.iter().position(|slot| slot.mid == line.mid);
+            let index = match position {
+                Some(index) => index,
+                None => {
+                    let Some(ssrc) = stock::open(&mut self.rtc, line.mid) else {
+                        continue;
+                    };
+                    let slot = Slot::new(line.mid, line.kind, ssrc);
+                    insert_slot(&mut self.slots, slot)
+                }
+            };
+            self.slots[index].open = true;
+            self.slots[index].set_accepts(&accepts);
+        }
+        self.drain()
+    }
+
+    /// Which of its m-lines the client sends on.
+    pub(crate) fn publishes(&self, mid: Mid) -> bool {
+        media_of(&self.rtc, mid).is_some_and(|media| media.direction().is_receiving())
+    }
+
+    /// Whether an m-line still exists.
+    pub(crate) fn has_line(&self, mid: Mid) -> bool {
+        media_of(&self.rtc, mid).is_some()
+    }
+
+    /// The payload types it may send.
+    pub(crate) fn formats(&self) -> Vec<PayloadParams> {
+        self.rtc.codec_config().params().to_vec()
+    }
+
+    /// How many m-lines of a kind the client receives on.
+    pub(crate) fn receives(&self, kind: Kind) -> u8 {
+        let open = self
+            .slots
+            .iter()
+            .filter(|slot| slot.open && slot.kind == kind)
+            .count();
+        u8::try_from(open).unwrap_or(u8::MAX)
+    }
+
+    /// Media flows.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.phase == Phase::Connected
+    }
+
+    /// When [`Peer::handle_timeout`] must be called.
+    pub(crate) fn wakeup(&self) -> Option<Instant> {
+        let end = match self.phase {
+            Phase::Connecting { since } => Some(since + CONNECT_TIMEOUT),
+            Phase::Lost { since } => Some(since + LOST_TIMEOUT),
+            Phase::Joined | Phase::Connected => None,
+        };
+        self.wakeup.into_iter().chain(end).min()
+    }
+
+    /// The only door to `rtc`: str0m must be drained after every change.
+    fn mutate<T>(
+        &mut self,
+        change: impl FnOnce(&mut Rtc) -> Result<T, RtcError>,
+    ) -> Result<T, RtcError> {
+        let value = change(&mut self.rtc);
+        self.drain()?;
+        value
+    }
+
+    fn drain(&mut self) -> Result<(), RtcError> {
+        loop {
+            match self.rtc.poll_output()? {
+                Output::Transmit(transmit) => self.outbox.push_back(transmit),
+                Output::Event(event) => self.events.push_back(event),
+                Output::Timeout(at) => {
+                    self.wakeup = Some(at);
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// What every peer's `Rtc` is built with.
+fn config(creds: IceCreds, identity: &Identity) -> RtcConfig {
+    RtcConfig::new()
+        .set_ice_lite(true)
+        .set_rtp_mode(true)
+        .set_crypto_provider(identity.provider.clone())
+        .set_dtls_cert(identity.certificate.clone())
+        .set_local_ice_credentials(creds)
+        .clear_codecs()
+        .enable_opus(true, false)
+        .enable_vp8(true)
+        .enable_vp9(true)
+        .enable_h264(true)
+        .enable_av1(true)
+}
+
+fn media_of(rtc: &Rtc, mid: Mid) -> Option<&str0m::media::Media> {
+    rtc.media(mid).filter(|media| !media.disabled())
+}
+
+/// Puts a slot where a closed one was, so that renegotiation does not grow the table.
+fn insert_slot(slots: &mut Vec<Slot>, slot: Slot) -> usize {
+    if let Some(index) = slots
+        .iter()
+        .position(|old| !old.open && old.track().is_none())
+    {
+        slots[index] = slot;
+        return index;
+    }
+    slots.push(slot);
+    slots.len() - 1
+}
+
+/// str0m's word for a kind, in ours.
+pub(crate) fn kind_of(kind: MediaKind) -> Kind {
+    match kind {
+        MediaKind::Audio => Kind::Audio,
+        MediaKind::Video => Kind::Video,
+    }
+}

@@ -1,0 +1,202 @@
+//! Slow path: who is in a room, what they publish, which slot plays what.
+
+use super::arena::{Arena, Key};
+use super::command::{Kind, Source, TrackInfo};
+use super::peer::Peer;
+use super::track::{Track, Watcher};
+use crate::id::RoomId;
+
+/// The peers of a room and what they publish.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// Its name.
+    pub(crate) id: RoomId,
+    /// Who is in it, in the order they came.
+    pub(crate) peers: Vec<Key<Peer>>,
+    /// What can be watched, in the order it was published.
+    pub(crate) tracks: Vec<Key<Track>>,
+}
+
+impl Room {
+    pub(crate) fn new(id: RoomId) -> Self {
+        Self {
+            id,
+            peers: Vec::new(),
+            tracks: Vec::new(),
+        }
+    }
+
+    /// The tracks of a kind that others than `viewer` publish.
+    pub(crate) fn wanted(
+        &self,
+        tracks: &Arena<Track>,
+        viewer: Key<Peer>,
+        kind: Kind,
+    ) -> Vec<Key<Track>> {
+        self.tracks
+            .iter()
+            .copied()
+            .filter(|key| {
+                tracks
+                    .get(*key)
+                    .is_some_and(|track| track.publisher != viewer && track.info.kind == kind)
+            })
+            .collect()
+    }
+}
+
+/// Which slots of one kind change, given what plays in them and what is wanted, best first.
+/// A track that plays stays where it is; a slot whose track is gone takes the next one.
+pub(crate) fn assign(
+    playing: &[Option<Key<Track>>],
+    wanted: &[Key<Track>],
+) -> Vec<(usize, Option<Key<Track>>)> {
+    let mut waiting = wanted
+        .iter()
+        .filter(|track| !playing.contains(&Some(**track)));
+    let mut changes = Vec::new();
+    for (index, plays) in playing.iter().enumerate() {
+        if plays.is_some_and(|track| wanted.contains(&track)) {
+            continue;
+        }
+        let next = waiting.next().copied();
+        if next != *plays {
+            changes.push((index, next));
+        }
+    }
+    changes
+}
+
+/// Applies [`assign`] to the open slots of `viewer`, for both kinds; closed slots play nothing.
+/// Returns the tracks that started to play and the indices of the slots that changed.
+pub(crate) fn play_wanted(
+    room: &Room,
+    tracks: &mut Arena<Track>,
+    viewer: Key<Peer>,
+    peer: &mut Peer,
+) -> Changed {
+    let mut changed = Changed::default();
+    for index in 0..peer.slots.len() {
+        if !peer.slots[index].open && peer.slots[index].track().is_some() {
+            play(tracks, viewer, peer, index, None);
+            changed.slots.push(index);
+        }
+    }
+    for kind in [Kind::Audio, Kind::Video] {
+        let open: Vec<usize> = (0..peer.slots.len())
+            .filter(|index| peer.slots[*index].open && peer.slots[*index].kind == kind)
+            .collect();
+        let playing: Vec<_> = open
+            .iter()
+            .map(|index| peer.slots[*index].track())
+            .collect();
+        let wanted = room.wanted(tracks, viewer, kind);
+        for (position, track) in assign(&playing, &wanted) {
+            play(tracks, viewer, peer, open[position], track);
+            changed.slots.push(open[position]);
+            changed.started.extend(track);
+        }
+    }
+    changed
+}
+
+/// What [`play_wanted`] changed.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    /// Indices of slots that play something else.
+    pub(crate) slots: Vec<usize>,
+    /// Tracks that were not played to this peer before.
+    pub(crate) started: Vec<Key<Track>>,
+}
+
+/// Lets a slot play another track and tells both tracks.
+fn play(
+    tracks: &mut Arena<Track>,
+    viewer: Key<Peer>,
+    peer: &mut Peer,
+    index: usize,
+    track: Option<Key<Track>>,
+) {
+    let slot = &mut peer.slots[index];
+    let watcher = Watcher {
+        peer: viewer,
+        slot: u8::try_from(index).expect("PEER_MEDIA_LINES fits a byte"),
+    };
+    if let Some(before) = slot.track().and_then(|before| tracks.get_mut(before)) {
+        before.watchers.retain(|w| *w != watcher);
+    }
+    slot.play(track);
+    if let Some(after) = track.and_then(|after| tracks.get_mut(after)) {
+        after.watchers.push(watcher);
+    }
+}
+
+/// What a track is when its client did not say.
+pub(crate) fn default_source(kind: Kind) -> Source {
+    match kind {
+        Kind::Audio => Source::Microphone,
+        Kind::Video => Source::Camera,
+    }
+}
+
+/// What a client says a track is, if that fits its kind.
+pub(crate) fn source_for(kind: Kind, said: Option<Source>) -> Source {
+    let fits = |source: &Source| match source {
+        Source::Microphone | Source::ScreenAudio => kind == Kind::Audio,
+        Source::Camera | Source::Screen => kind == Kind::Video,
+    };
+    said.filter(fits).unwrap_or_else(|| default_source(kind))
+}
+
+/// The [`TrackInfo`] of a track that may be gone.
+pub(crate) fn info_of(tracks: &Arena<Track>, key: Option<Key<Track>>) -> Option<TrackInfo> {
+    key.and_then(|key| tracks.get(key))
+        .map(|track| track.info.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn track(n: u32) -> Key<Track> {
+        Key::nth(n)
+    }
+
+    #[test]
+    fn a_track_that_plays_stays_where_it_is() {
+        let playing = [Some(track(1)), None, Some(track(2))];
+        assert_eq!(
+            assign(&playing, &[track(3), track(2), track(1)]),
+            [(1, Some(track(3)))],
+            "only the free slot changes"
+        );
+    }
+
+    #[test]
+    fn a_slot_whose_track_is_gone_takes_the_next_or_falls_silent() {
+        let playing = [Some(track(1)), Some(track(2))];
+        assert_eq!(
+            assign(&playing, &[track(3)]),
+            [(0, Some(track(3))), (1, None)]
+        );
+        assert_eq!(assign(&[None, None], &[]), []);
+    }
+
+    #[test]
+    fn more_tracks_than_slots_leave_the_last_ones_out() {
+        let wanted = [track(1), track(2), track(3)];
+        assert_eq!(assign(&[None], &wanted), [(0, Some(track(1)))]);
+    }
+
+    #[test]
+    fn a_source_that_does_not_fit_its_kind_is_not_believed() {
+        assert_eq!(
+            source_for(Kind::Audio, Some(Source::Screen)),
+            Source::Microphone
+        );
+        assert_eq!(
+            source_for(Kind::Video, Some(Source::Screen)),
+            Source::Screen
+        );
+    }
+}

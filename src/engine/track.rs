@@ -1,0 +1,142 @@
+//! One published track: its layers, its codecs as its publisher numbers them, who watches it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use str0m::format::PayloadParams;
+use str0m::media::{Mid, Pt, Rid};
+use str0m::rtp::ExtensionValues;
+
+use super::arena::Key;
+use super::codec::{Codec, PayloadFacts};
+use super::command::TrackInfo;
+use super::keyframe::{self, KeyframeRequests};
+use super::limits::TRACK_LAYERS;
+use super::peer::Peer;
+use super::room::Room;
+
+/// What a peer publishes in one m-line.
+#[derive(Debug)]
+pub(crate) struct Track {
+    /// As others may know it.
+    pub(crate) info: TrackInfo,
+    /// Who sends it.
+    pub(crate) publisher: Key<Peer>,
+    /// Where it can be watched.
+    pub(crate) room: Key<Room>,
+    /// The publisher's m-line.
+    pub(crate) mid: Mid,
+    /// One per RID; a track without simulcast has one, without a RID.
+    pub(crate) layers: Vec<Layer>,
+    /// The slots it plays in.
+    pub(crate) watchers: Vec<Watcher>,
+    /// The payload types its publisher may send.
+    formats: Vec<Format>,
+}
+
+/// One encoding of a track.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    /// Its `a=rid`; `None` without simulcast.
+    pub(crate) rid: Option<Rid>,
+    /// When the publisher is asked for a keyframe of it.
+    pub(crate) keyframes: KeyframeRequests,
+}
+
+/// One slot that a track plays in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Watcher {
+    /// Whose slot.
+    pub(crate) peer: Key<Peer>,
+    /// Its index in [`Peer::slots`].
+    pub(crate) slot: u8,
+}
+
+/// One payload type of a publisher.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Format {
+    pt: Pt,
+    /// To find the same format among a subscriber's payload types.
+    pub(crate) params: PayloadParams,
+    /// What its payload means; `None` when it is forwarded without being read.
+    pub(crate) codec: Option<Codec>,
+}
+
+/// One packet of a track within the turn in which it arrived.
+#[derive(Debug)]
+pub(crate) struct MediaPacket {
+    /// Of which track.
+    pub(crate) track: Key<Track>,
+    /// Index in [`Track::layers`].
+    pub(crate) layer: u8,
+    /// Extended sequence number as received.
+    pub(crate) seq: u64,
+    /// RTP timestamp as received.
+    pub(crate) timestamp: u32,
+    /// RTP marker bit.
+    pub(crate) marker: bool,
+    /// Payload type as received.
+    pub(crate) pt: Pt,
+    /// Shared by every subscriber.
+    pub(crate) payload: Arc<[u8]>,
+    /// Header extensions, without those that name the publisher's m-line.
+    pub(crate) extensions: ExtensionValues,
+    /// What its payload says.
+    pub(crate) facts: PayloadFacts,
+    /// When it arrived.
+    pub(crate) arrived: Instant,
+}
+
+impl Track {
+    pub(crate) fn new(info: TrackInfo, publisher: Key<Peer>, room: Key<Room>, mid: Mid) -> Self {
+        Self {
+            info,
+            publisher,
+            room,
+            mid,
+            layers: Vec::new(),
+            watchers: Vec::new(),
+            formats: Vec::new(),
+        }
+    }
+
+    /// The layer of this RID, made when it is new; `None` past [`TRACK_LAYERS`].
+    pub(crate) fn layer(&mut self, rid: Option<Rid>) -> Option<u8> {
+        let index = match self.layers.iter().position(|layer| layer.rid == rid) {
+            Some(index) => index,
+            None if self.layers.len() < TRACK_LAYERS => {
+                self.layers.push(Layer {
+                    rid,
+                    keyframes: KeyframeRequests::new(keyframe::Options::default()),
+                });
+                self.layers.len() - 1
+            }
+            None => return None,
+        };
+        u8::try_from(index).ok()
+    }
+
+    /// Which payload types the publisher may send, from its latest offer.
+    pub(crate) fn set_formats(&mut self, params: impl Iterator<Item = PayloadParams>) {
+        self.formats = params
+            .map(|params| Format {
+                pt: params.pt(),
+                params,
+                codec: Codec::from_str0m(params.spec().codec),
+            })
+            .collect();
+    }
+
+    /// The format of one of the publisher's payload types.
+    pub(crate) fn format(&self, pt: Pt) -> Option<&Format> {
+        self.formats.iter().find(|format| format.pt == pt)
+    }
+
+    /// When a keyframe request is due, over all layers.
+    pub(crate) fn wakeup(&self) -> Option<Instant> {
+        self.layers
+            .iter()
+            .filter_map(|layer| layer.keyframes.wakeup())
+            .min()
+    }
+}
