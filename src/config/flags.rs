@@ -73,10 +73,10 @@ pub struct Flags {
     /// Where Prometheus reads the counters [default: 127.0.0.1:9090]
     #[arg(long, global = true, value_name = "ADDR:PORT")]
     pub metrics: Option<Endpoint>,
-    /// Media threads, each pinned to a core: a number or `auto` [default: auto]
+    /// Media threads, each on its own core: a number or `auto` [default: auto]
     #[arg(long, global = true, value_name = "N")]
     pub shards: Option<Shards>,
-    /// What a shard waits with: auto, glommio (`io_uring`) or epoll [default: auto]
+    /// What a shard waits with: auto, glommio or epoll [default: auto]
     #[arg(
         long,
         global = true,
@@ -85,7 +85,7 @@ pub struct Flags {
         hide_possible_values = true
     )]
     pub driver: Option<Driver>,
-    /// How a datagram finds its shard: auto, ebpf, cbpf or none [default: auto]
+    /// How packets find a shard: auto, ebpf, cbpf or none [default: auto]
     #[arg(
         long,
         global = true,

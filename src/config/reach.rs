@@ -5,6 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::value::Announced;
 
+/// Addresses a client is told at most: it sends checks to each. The best come first, the rest is
+/// left out.
+const MAX_CANDIDATES: usize = 8;
+
 /// The address to bind: all of IPv4 in place of all addresses on a machine without IPv6.
 #[must_use]
 pub fn bindable(wanted: SocketAddr) -> SocketAddr {
@@ -18,48 +22,65 @@ pub fn bindable(wanted: SocketAddr) -> SocketAddr {
 /// The host candidates that every client is told, for media that listens on `bound`.
 #[must_use]
 pub fn candidates(announced: &Announced, bound: SocketAddr) -> Vec<SocketAddr> {
-    candidates_by(announced, bound, routed_address)
+    let own = || {
+        let mut addresses: Vec<IpAddr> = routed_addresses();
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        addresses.extend(interfaces.iter().map(if_addrs::Interface::ip));
+        addresses
+    };
+    candidates_of(announced, bound, own)
 }
 
-/// As [`candidates`], with the machine's own addresses given by `routed`.
-fn candidates_by(
+/// As [`candidates`], with the machine's own addresses given by `own`, the best first.
+fn candidates_of(
     announced: &Announced,
     bound: SocketAddr,
-    routed: impl Fn(IpAddr) -> io::Result<IpAddr>,
+    own: impl Fn() -> Vec<IpAddr>,
 ) -> Vec<SocketAddr> {
     let at_port = |ip: IpAddr| SocketAddr::new(ip, bound.port());
     match announced {
         Announced::Addresses(addresses) => addresses.iter().copied().map(at_port).collect(),
         Announced::Auto if !bound.ip().is_unspecified() => vec![bound],
         Announced::Auto => {
-            // Documentation prefixes (RFC 5737, RFC 3849): routed like any address, owned by none.
-            let mut somewhere: Vec<IpAddr> = vec![Ipv4Addr::new(192, 0, 2, 1).into()];
-            if bound.is_ipv6() {
-                somewhere.push(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into());
+            let mut found: Vec<SocketAddr> = Vec::new();
+            for ip in own() {
+                let served = ip.is_ipv4() || bound.is_ipv6();
+                let useful = reach(ip) != Reach::Machine && !is_link_local(ip);
+                if served && useful && !found.contains(&at_port(ip)) {
+                    found.push(at_port(ip));
+                }
             }
-            let mut found: Vec<SocketAddr> = somewhere
-                .into_iter()
-                .filter_map(|ip| routed(ip).ok())
-                .filter(|ip| !ip.is_unspecified() && !is_link_local(*ip))
-                .map(at_port)
-                .collect();
             if found.is_empty() {
                 found.push(at_port(Ipv4Addr::LOCALHOST.into()));
             }
+            found.truncate(MAX_CANDIDATES);
             found
         }
     }
 }
 
-/// The local address the kernel would send from to reach `remote`. Nothing is sent.
-fn routed_address(remote: IpAddr) -> io::Result<IpAddr> {
-    let any: IpAddr = match remote {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+/// The local addresses that the kernel would send from to reach the internet. Nothing is sent.
+fn routed_addresses() -> Vec<IpAddr> {
+    // Documentation prefixes (RFC 5737, RFC 3849): routed like any address, owned by none.
+    let somewhere: [(IpAddr, IpAddr); 2] = [
+        (
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::new(192, 0, 2, 1).into(),
+        ),
+        (
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+        ),
+    ];
+    let local = |(any, remote): (IpAddr, IpAddr)| -> io::Result<IpAddr> {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect((remote, 9))?;
+        Ok(socket.local_addr()?.ip())
     };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect((remote, 9))?;
-    Ok(socket.local_addr()?.ip())
+    somewhere
+        .into_iter()
+        .filter_map(|way| local(way).ok())
+        .collect()
 }
 
 /// Who can reach an address.
@@ -128,44 +149,46 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn told(announced: &str, bound: &str, v4: Option<&str>, v6: Option<&str>) -> Vec<String> {
-        let routed = |remote: IpAddr| {
-            let found = if remote.is_ipv4() { v4 } else { v6 };
-            found
-                .map(|ip| ip.parse().unwrap())
-                .ok_or_else(|| io::ErrorKind::NetworkUnreachable.into())
-        };
-        let found = candidates_by(&announced.parse().unwrap(), address(bound), routed);
+    fn told(announced: &str, bound: &str, own: &[&str]) -> Vec<String> {
+        let own = || own.iter().map(|ip| ip.parse().unwrap()).collect();
+        let found = candidates_of(&announced.parse().unwrap(), address(bound), own);
         found.iter().map(SocketAddr::to_string).collect()
     }
 
     #[test]
     fn what_is_announced_is_told_as_it_is() {
-        let found = told("203.0.113.9,2001:db8::9", "[::]:7", Some("10.0.0.1"), None);
+        let found = told("203.0.113.9,2001:db8::9", "[::]:7", &["10.0.0.1"]);
         assert_eq!(found, ["203.0.113.9:7", "[2001:db8::9]:7"]);
     }
 
     #[test]
     fn the_bound_address_is_told_when_it_is_one() {
-        assert_eq!(
-            told("auto", "127.0.0.1:7", Some("10.0.0.1"), None),
-            ["127.0.0.1:7"]
-        );
+        let found = told("auto", "127.0.0.1:7", &["10.0.0.1"]);
+        assert_eq!(found, ["127.0.0.1:7"]);
     }
 
     #[test]
-    fn all_addresses_are_told_by_their_routes() {
-        let found = told("auto", "[::]:7", Some("10.0.0.1"), Some("2001:db8::9"));
-        assert_eq!(found, ["10.0.0.1:7", "[2001:db8::9]:7"]);
-        let found = told("auto", "0.0.0.0:7", Some("10.0.0.1"), Some("2001:db8::9"));
-        assert_eq!(found, ["10.0.0.1:7"]);
-        let found = told("auto", "[::]:7", Some("10.0.0.1"), Some("fe80::1"));
-        assert_eq!(found, ["10.0.0.1:7"]);
+    fn each_address_of_the_machine_is_told_once() {
+        let own = [
+            "10.0.0.1",
+            "2001:db8::9",
+            "127.0.0.1",
+            "10.0.0.1",
+            "fe80::1",
+            "10.1.0.1",
+        ];
+        let found = told("auto", "[::]:7", &own);
+        assert_eq!(found, ["10.0.0.1:7", "[2001:db8::9]:7", "10.1.0.1:7"]);
+        let found = told("auto", "0.0.0.0:7", &own);
+        assert_eq!(found, ["10.0.0.1:7", "10.1.0.1:7"]);
     }
 
     #[test]
     fn a_machine_without_a_network_tells_its_loopback_address() {
-        assert_eq!(told("auto", "[::]:7", None, None), ["127.0.0.1:7"]);
+        assert_eq!(
+            told("auto", "[::]:7", &["127.0.0.1", "::1"]),
+            ["127.0.0.1:7"]
+        );
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub struct Host(pub IpAddr);
 /// What clients are told as the server's media address.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Announced {
-    /// The address the server listens on or, when that is all of them, those its routes use.
+    /// The address the server listens on or, when that is all of them, each of its own.
     #[default]
     Auto,
     /// These, with the UDP port the server listens on.
