@@ -236,18 +236,8 @@ impl Drop for Prf {
 }
 
 #[cfg(test)]
-pub(super) fn hex(text: &str) -> Vec<u8> {
-    let digit = |c: char| c.to_digit(16).expect("a hex digit") as u8;
-    let digits: Vec<u8> = text
-        .chars()
-        .filter(|c| !c.is_whitespace())
-        .map(digit)
-        .collect();
-    digits.chunks(2).map(|two| two[0] << 4 | two[1]).collect()
-}
-
-#[cfg(test)]
 mod tests {
+    use super::super::fixture::hex;
     use super::*;
 
     #[test]

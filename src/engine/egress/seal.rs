@@ -423,9 +423,8 @@ fn be32(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use str0m::crypto::dtls::KeyingMaterial;
-
-    use super::super::keys::{Side, hex};
+    use super::super::fixture::{hex, session_keys};
+    use super::super::keys::Side;
     use super::*;
 
     const RTP: &str = "8040f17b8041f8d35501a0b247616c6c696120657374206f6d6e697320646976697361\
@@ -448,9 +447,7 @@ mod tests {
     }
 
     fn pair(profile: SrtpProfile) -> (Sealer, Opener) {
-        let block: Vec<u8> = (1..=profile.keying_material_len() as u8).collect();
-        let keys = SessionKeys::derive(&KeyingMaterial::new(&block), profile, Side::Server);
-        let keys = keys.expect("the block fits");
+        let keys = session_keys(profile, Side::Server, 1);
         (Sealer::new(&keys), Opener::new(&keys))
     }
 
