@@ -1,4 +1,54 @@
 //! corelay: a thread-per-core WebRTC selective forwarding unit.
+//!
+//! Each pinned core is a [`shard`]: it owns a UDP socket, the rooms that were placed on it, and
+//! every peer in them. A room never spans two shards, so the media path shares nothing.
+//!
+//! ```text
+//!        UDP in (one SO_REUSEPORT socket per pinned core)                     UDP out
+//!           │                                                                    ▲
+//! shard   udp_in ─► turn (one turn: take in, decide, give out, sleep) ────────► udp_out
+//!           │         │  handle_datagram, handle_command, handle_timeout          ▲
+//!           │         ▼                                            poll_output    │
+//! engine    └──► demux ─► peer ─► router ─► subscription ─► egress ───────────────┘
+//!                 whose?   str0m   who wants  rewriter:       one peer's packets
+//!                                  it?        one unbroken    side by side
+//!                                    ▼        stream
+//!                           room, track (who, what, which slot plays it)
+//!
+//! signal  websocket ─► session ─► Command ══ mailbox ══► engine     (one thread)
+//!         websocket ◄─ session ◄─ Event   ══ mailbox ══◄ engine
+//! ```
+//!
+//! # The way of a packet
+//!
+//! 1. [`shard`] receives a batch of datagrams, hands each to its [`engine`], and then asks what
+//!    to send: a *turn*.
+//! 2. `engine::demux` finds the peer: by address, or by the ufrag of a STUN request.
+//! 3. `engine::peer` owns str0m's state machine, which decrypts, and reports an RTP packet.
+//! 4. `engine::router` queues the packet for every slot that plays its track.
+//! 5. When everything has been taken in, each subscriber is given all its packets at once.
+//!    `engine::subscription` lets a packet pass, [`engine::rewriter`] gives it its place in one
+//!    unbroken stream, [`engine::egress`] sends it.
+//! 6. [`shard`] joins neighbouring datagrams of equal size into one system call.
+//!
+//! # Who decides, who acts, who talks
+//!
+//! * [`engine`] decides. It is given the time and bytes and returns values: no sockets, no
+//!   clock, no threads. The same calls drive it in both drivers and in the simulator.
+//! * [`shard`] acts: sockets, threads, time, steering.
+//! * [`signal`] talks: HTTP and WebSocket on one thread. It sends
+//!   [`Command`](engine::command::Command)s to the shard that owns the room and is told
+//!   [`Event`](engine::command::Event)s.
+//! * [`mailbox`] holds the bounded queues between them; [`id`] the names they share.
+//! * [`config`] reads the files in `config/` into each module's options; only the binary uses
+//!   it.
+//!
+//! # Slots
+//!
+//! The client always offers and the server always answers. An m-line on which a client receives
+//! is a *slot*: one SSRC and one stream for life. Which track plays in it changes by a message,
+//! not by renegotiation; what leaves in it is one unbroken stream with a keyframe first after
+//! every change.
 
 pub mod config;
 pub mod engine;
