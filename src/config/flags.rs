@@ -94,7 +94,7 @@ pub struct Flags {
         hide_possible_values = true
     )]
     pub steering: Option<Steering>,
-    /// What is logged: error, warn, info, debug, trace, also by module [default: info]
+    /// What is logged: error, warn, info, debug or trace [default: info]
     #[arg(
         long,
         global = true,
