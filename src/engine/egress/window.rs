@@ -5,7 +5,8 @@
 //! RFC 3711 §3.3.2.
 
 /// How far behind the newest index an unused one may still be used. RFC 3711 §3.3.2 asks for
-/// at least 64; this is as far back as [`crate::engine::rewriter::REORDER_PACKETS`] lets packets come.
+/// at least 64; this is as far back as [`crate::engine::rewriter::REORDER_PACKETS`] lets packets
+/// come.
 pub const WINDOW_INDEXES: u64 = 1024;
 
 const WORDS: usize = (WINDOW_INDEXES / 64) as usize;
