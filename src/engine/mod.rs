@@ -37,7 +37,7 @@ use credentials::Credentials;
 use deadline::Deadlines;
 use demux::{Demux, Owner};
 use dtls::Identity;
-use peer::{Peer, kind_of};
+use peer::Peer;
 use room::Room;
 use stats::{Dropped, Stats};
 use track::{MediaPacket, Track};
@@ -424,11 +424,6 @@ impl Engine {
                     .and_then(|peer| peer.slot_of(request.mid));
                 if let Some(track) = slot.and_then(|slot| slot.track()) {
                     self.want_keyframe(now, track);
-                }
-            }
-            RtcEvent::MediaAdded(added) => {
-                if let Some(peer) = self.peers.get_mut(key) {
-                    peer.add_line(added.mid, kind_of(added.kind));
                 }
             }
             RtcEvent::Connected => self.connected(now, key),

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use str0m::change::SdpOffer;
+use str0m::media::Mid;
 use str0m::{IceCreds, RtcError};
 
 use super::command::{Kind, Refusal};
@@ -48,6 +49,9 @@ pub(crate) fn answer(
     let bad_offer = |e: RtcError| Refusal::BadOffer(e.to_string());
     let offer = SdpOffer::from_sdp_string(sdp).map_err(|e| Refusal::BadOffer(e.to_string()))?;
     let answer = peer.accept_offer(now, offer).map_err(bad_offer)?;
+    for (mid, kind) in media_lines(sdp) {
+        peer.add_line(mid, kind);
+    }
     peer.remote_ufrag = remote_ufrag;
     peer.remote_fingerprint = attribute(sdp, "fingerprint").map(str::to_owned);
 
@@ -84,6 +88,26 @@ pub(crate) fn forget_gone_lines(peer: &mut Peer) {
     let mut lines = std::mem::take(&mut peer.lines);
     lines.retain(|line| line.track.is_some() || peer.has_line(line.mid));
     peer.lines = lines;
+}
+
+/// The audio and video m-lines of an offer. str0m's `MediaAdded` comes too late: when media can
+/// flow, not when it was negotiated.
+fn media_lines(sdp: &str) -> Vec<(Mid, Kind)> {
+    let mut kind = None;
+    let mut lines = Vec::new();
+    for line in sdp.lines() {
+        if let Some(media) = line.strip_prefix("m=") {
+            kind = match media.split(' ').next() {
+                Some("audio") => Some(Kind::Audio),
+                Some("video") => Some(Kind::Video),
+                _ => None,
+            };
+        }
+        if let (Some(kind), Some(mid)) = (kind, line.strip_prefix("a=mid:")) {
+            lines.push((mid.into(), kind));
+        }
+    }
+    lines
 }
 
 /// The value of the first `a=name:value` line.

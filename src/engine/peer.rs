@@ -7,7 +7,7 @@ use std::time::Instant;
 use str0m::change::SdpAnswer;
 use str0m::change::SdpOffer;
 use str0m::format::PayloadParams;
-use str0m::media::{KeyframeRequestKind, MediaKind, Mid, Rid};
+use str0m::media::{KeyframeRequestKind, Mid, Rid};
 use str0m::net::{Protocol, Receive, Transmit};
 use str0m::rtp::Ssrc;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig, RtcError};
@@ -453,12 +453,4 @@ fn insert_slot(slots: &mut Vec<Slot>, slot: Slot) -> usize {
     }
     slots.push(slot);
     slots.len() - 1
-}
-
-/// str0m's word for a kind, in ours.
-pub(crate) fn kind_of(kind: MediaKind) -> Kind {
-    match kind {
-        MediaKind::Audio => Kind::Audio,
-        MediaKind::Video => Kind::Video,
-    }
 }
