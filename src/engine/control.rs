@@ -83,7 +83,12 @@ impl Engine {
                 self.settle(now);
                 self.apply_answer(now, key, answered, sources);
             }
-            Some(Err(refusal)) => self.refuse(id, refusal),
+            Some(Err(refusal)) => {
+                self.refuse(id, refusal);
+                if !self.peers.get(key).is_some_and(Peer::is_alive) {
+                    self.doomed.push((key, CloseReason::Misbehaved));
+                }
+            }
             None => self.refuse(id, Refusal::BadOffer("it broke the connection".into())),
         }
     }

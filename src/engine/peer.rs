@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use str0m::change::SdpAnswer;
@@ -159,7 +160,15 @@ impl Peer {
         now: Instant,
         offer: SdpOffer,
     ) -> Result<SdpAnswer, RtcError> {
-        let answer = self.mutate(|rtc| rtc.sdp_api().accept_offer(offer))?;
+        let answer = self.mutate(|rtc| {
+            // str0m 0.25 asserts that no offer gives a payload type to two codecs
+            // (payload_params.rs): a client must not be able to make that our panic.
+            let accept = AssertUnwindSafe(|| rtc.sdp_api().accept_offer(offer));
+            catch_unwind(accept).unwrap_or_else(|_| {
+                rtc.disconnect();
+                Err(RtcError::RemoteSdp("it contradicts itself".into()))
+            })
+        })?;
         if self.phase == Phase::Joined {
             self.phase = Phase::Connecting { since: now };
         }
@@ -381,6 +390,11 @@ impl Peer {
             .filter(|slot| slot.open && slot.kind == kind)
             .count();
         u8::try_from(open).unwrap_or(u8::MAX)
+    }
+
+    /// Whether str0m still works: a hostile offer can end it.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.rtc.is_alive()
     }
 
     /// Media flows.
