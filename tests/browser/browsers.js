@@ -84,11 +84,10 @@ export class Browsers {
   }
 
   /** Opens a page of the server's origin in a tab of its own. */
-  async open(browser, address, name, prepare = async () => {}) {
+  async open(browser, address, name) {
     const page = await browser.newPage();
     const participant = new Participant(page, name);
     this.#participants.push(participant);
-    await prepare(page);
     await page.goto(`${browser.origin}${address}`);
     return participant;
   }

@@ -19,16 +19,12 @@ export async function run({ browsers, check }) {
   });
 }
 
-/** Serves the page from the server's own origin without the server having it. */
-function open(browsers, browser, name) {
-  const address = `/plain-client.html?room=plain&name=${name}`;
-  return browsers.open(browser, address, name, async (page) => {
-    await page.setRequestInterception(true);
-    page.on('request', (request) => {
-      if (!request.url().includes('/plain-client.html')) return request.continue();
-      return request.respond({ contentType: 'text/html', body: PAGE });
-    });
-  });
+/** Puts the page in the place of one of the server's own, so that it has the server's origin. */
+async function open(browsers, browser, name) {
+  const participant = await browsers.open(browser, `/health?room=plain&name=${name}`, name);
+  await participant.page.setContent(PAGE);
+  await participant.page.waitForFunction(() => window.received);
+  return participant;
 }
 
 async function untilReceives({ page, name }) {
