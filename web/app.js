@@ -265,7 +265,7 @@ function showOwn() {
 }
 
 function showButton(id, on, [whenOn, whenOff]) {
-  byId(id).setAttribute('aria-pressed', String(on));
+  byId(id).dataset.on = String(on);
   byId(id).querySelector('span').textContent = on ? whenOn : whenOff;
 }
 

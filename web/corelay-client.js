@@ -278,7 +278,9 @@ export class CorelayClient extends EventTarget {
     });
     this.#session = session;
     for (const [source, { track }] of this.#local) {
-      if (track) session.publish(track, source);
+      if (!track) continue;
+      const complain = ({ message }) => this.#emit('error', { code: 'publish', message });
+      session.publish(track, source).catch(complain);
     }
     this.#setState('waiting');
   }

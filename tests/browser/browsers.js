@@ -83,9 +83,13 @@ export class Browsers {
     return this.open(browser, `/?${query}`, name);
   }
 
-  /** Opens a page of the server's origin in a tab of its own. */
-  async open(browser, address, name) {
+  /**
+   * Opens a page of the server's origin in a tab of its own.
+   * @param {{bypassesPolicy?: boolean}} [options] whether scripts of the test may run in it too
+   */
+  async open(browser, address, name, { bypassesPolicy = false } = {}) {
     const page = await browser.newPage();
+    if (bypassesPolicy) await page.setBypassCSP(true);
     const participant = new Participant(page, name);
     this.#participants.push(participant);
     await page.goto(`${browser.origin}${address}`);

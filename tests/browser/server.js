@@ -9,6 +9,8 @@ import { until } from './until.js';
 
 const ORIGIN = `http://${SERVER_ADDRESS}:8080`;
 const SHARDS = 2;
+/** What a shard counts that is there now. */
+const GAUGES = ['rooms', 'peers', 'audio_tracks', 'video_tracks', 'subscriptions', 'addresses'];
 
 export class Server {
   logFile;
@@ -73,10 +75,22 @@ export class Server {
     );
   }
 
-  /** Waits until nothing is left of any call. @returns {Promise<string>} figures */
+  /**
+   * Waits until nothing is left of any call, in any shard.
+   * @returns {Promise<string>} figures
+   */
   async untilEmpty() {
     await this.untilParticipants(0, 30);
-    return 'no gauge left';
+    const left = async () => {
+      const { signalling, totals } = await this.stats();
+      const gauges = GAUGES.map((name) => [name, totals.engine[name]]);
+      gauges.push(['sockets', signalling.sockets]);
+      return gauges.filter(([, count]) => count !== 0);
+    };
+    await until('every gauge is zero', 30, async () => (await left()).length === 0, left);
+    const { engine } = (await this.stats()).totals;
+    if (engine.peer_panics > 0) throw new Error(`${engine.peer_panics} peers panicked`);
+    return `${engine.connected} connected, ${engine.forwarded} packets forwarded, nothing left`;
   }
 }
 

@@ -2,6 +2,7 @@
 // late; a tab is killed.
 
 import { untilMeet } from '../participant.js';
+import { until } from '../until.js';
 
 export async function run({ server, browsers, check }) {
   const [chromium, firefox, doomed] = await Promise.all([
@@ -16,6 +17,15 @@ export async function run({ server, browsers, check }) {
 
   await check('Chromium and Chromium see and hear each other', () => untilMeet(ada, bob));
   await check('Chromium and Firefox see and hear each other', () => untilMeet(eve, fay));
+  await check('the two rooms are on different shards', async () => {
+    const rooms = async () => {
+      const { shards } = await server.stats();
+      return Object.values(shards).map(({ engine }) => engine.rooms);
+    };
+    const spread = async () => (await rooms()).every((count) => count === 1);
+    await until('each shard has one room', 10, spread, rooms);
+    return `${await rooms()} rooms`;
+  });
   await check('the two rooms do not mix', async () => {
     await Promise.all([ada.untilTiles(['Bob/camera']), fay.untilTiles(['Eve/camera'])]);
     return (await ada.tiles()).concat(await fay.tiles()).join(', ');
