@@ -67,8 +67,9 @@ pub struct Flags {
     /// Where the page and the WebSocket are [default: 0.0.0.0:8080]
     #[arg(long, global = true, value_name = "ADDR:PORT")]
     pub http: Option<Endpoint>,
-    /// Where all media goes [default: [::]:10000]
+    /// Where all media goes
     #[arg(long, global = true, value_name = "ADDR:PORT")]
+    #[arg(help = "Where all media goes [default: [::]:10000]")]
     pub udp: Option<Endpoint>,
     /// Where Prometheus reads the counters [default: 127.0.0.1:9090]
     #[arg(long, global = true, value_name = "ADDR:PORT")]

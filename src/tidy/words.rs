@@ -9,13 +9,12 @@ const STANDARD: &str = "get_mut";
 /// Words of types and modules that could be said of anything.
 const EMPTY_WORDS: [&str; 5] = ["manager", "util", "utils", "helper", "helpers"];
 /// What a comment says when it tells how the code came about.
-const HISTORY: [&str; 12] = [
+const HISTORY: [&str; 11] = [
     "TODO",
     "FIXME",
     "XXX",
     "HACK",
     "for now",
-    "at the moment",
     "used to be",
     "formerly",
     "refactor",
