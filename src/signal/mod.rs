@@ -1,1 +1,131 @@
 //! Talks: HTTP and WebSocket, on one thread.
+//!
+//! A request's way: [`listener`] accepts, [`http`] routes, [`websocket`] moves frames, [`hub`]
+//! owns all state and asks the one [`session`] of the socket, which asks the [`directory`].
+
+pub mod check;
+pub mod directory;
+pub mod figures;
+pub mod http;
+pub mod hub;
+pub mod limits;
+pub mod listener;
+pub mod message;
+pub mod page;
+pub mod problem;
+pub mod relay;
+pub mod screen;
+pub mod session;
+pub mod stay;
+pub mod websocket;
+
+#[cfg(test)]
+mod loopback;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Instant;
+
+use serde_json::Value;
+use tokio::sync::mpsc::Receiver;
+
+use crate::mailbox::{CommandSender, Report};
+use crate::signal::directory::RoomOptions;
+use crate::signal::hub::Hub;
+
+/// What the signalling thread is told once, at start-up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where [`bind`] listens for HTTP and WebSocket.
+    pub listen: SocketAddr,
+    /// Whether the page is served.
+    pub page: bool,
+    /// What clients are told for their `RTCPeerConnection`: a list of `RTCIceServer`.
+    pub ice_servers: Vec<Value>,
+    /// What a client may send and hold.
+    pub limits: limits::Options,
+    /// How many rooms, and how full.
+    pub rooms: RoomOptions,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            page: true,
+            ice_servers: Vec::new(),
+            limits: limits::Options::default(),
+            rooms: RoomOptions::default(),
+        }
+    }
+}
+
+/// Why the signalling thread could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Nobody can listen there.
+    #[error("cannot listen for HTTP on {0}: {1}; choose another address with --http")]
+    Bind(SocketAddr, io::Error),
+    /// The operating system refused what an event loop needs.
+    #[error("cannot start the signalling thread: {0}")]
+    Start(io::Error),
+    /// Every shard has ended, so nobody is left to talk for.
+    #[error("all shards have ended")]
+    ShardsEnded,
+}
+
+/// Listens where `options` say, so that a taken port is known before anything else starts.
+///
+/// # Errors
+///
+/// [`ServeError::Bind`].
+pub fn bind(options: &Options) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(options.listen).map_err(|e| ServeError::Bind(options.listen, e))
+}
+
+/// Serves until `shutdown` is done or all shards have ended. Blocks its thread, which does
+/// nothing else.
+///
+/// On shutdown everyone in a room is told `room-closed`, and every WebSocket is closed with 1001.
+///
+/// # Errors
+///
+/// [`ServeError`].
+///
+/// # Panics
+///
+/// When `commands` is empty.
+pub fn serve(
+    options: Options,
+    listener: TcpListener,
+    commands: Vec<CommandSender>,
+    reports: Receiver<Report>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ServeError::Start)?;
+    let served = runtime.block_on(async {
+        listener.set_nonblocking(true).map_err(ServeError::Start)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Start)?;
+        let (hub, handle) = Hub::new(clock(), &options, commands);
+        let app = http::router(handle, options.page);
+        let max_connections = options.limits.max_connections;
+        let accepting = tokio::spawn(listener::accept(listener, app, max_connections));
+        let served = hub.run(reports, shutdown, || accepting.abort()).await;
+        served.map_err(|_| ServeError::ShardsEnded)
+    });
+    // Connections that did not end in time are not waited for.
+    runtime.shutdown_background();
+    served
+}
+
+/// The one place where signalling reads the clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the driver's one place; everything pure is given `now`"
+)]
+pub(crate) fn clock() -> Instant {
+    Instant::now()
+}

@@ -78,6 +78,8 @@ const RULES: [Rule; 12] = [
             "tower_service",
             "http",
             "http_body_util",
+            "rust_embed",
+            "tokio_tungstenite",
         ],
     },
     Rule {

@@ -1,0 +1,130 @@
+//! What has been counted, as `GET /api/stats` gives it: every shard, and their sum.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::engine::stats::{Dropped, Stats};
+use crate::id::ShardId;
+use crate::mailbox::Snapshot;
+
+/// The answer to `GET /api/stats`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    signalling: Signalling,
+    totals: ShardFigures,
+    shards: BTreeMap<usize, ShardFigures>,
+}
+
+/// What the signalling thread counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Signalling {
+    /// Gauge: open WebSockets.
+    pub sockets: u64,
+    /// Gauge: rooms with at least one participant.
+    pub rooms: u64,
+    /// Gauge: participants in rooms.
+    pub participants: u64,
+    /// WebSockets that were opened.
+    pub sockets_opened: u64,
+    /// WebSockets closed because they broke a limit.
+    pub sockets_refused: u64,
+    /// WebSockets cut because their reader was too slow.
+    pub slow_readers: u64,
+    /// Requests refused because a shard's queue was full.
+    pub server_busy: u64,
+}
+
+/// What one shard counts, or all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+struct ShardFigures {
+    engine: BTreeMap<&'static str, u64>,
+    dropped: BTreeMap<&'static str, u64>,
+    shard: BTreeMap<&'static str, u64>,
+}
+
+impl Figures {
+    /// Sums up the latest snapshot of every shard.
+    pub fn new<'a>(
+        signalling: Signalling,
+        snapshots: impl Iterator<Item = (ShardId, &'a Snapshot)>,
+    ) -> Self {
+        let shards: BTreeMap<_, _> = snapshots
+            .map(|(id, snapshot)| (id.index(), ShardFigures::from(snapshot)))
+            .collect();
+        let mut totals = ShardFigures::default();
+        for shard in shards.values() {
+            add(&mut totals.engine, &shard.engine);
+            add(&mut totals.dropped, &shard.dropped);
+            add(&mut totals.shard, &shard.shard);
+        }
+        Self {
+            signalling,
+            totals,
+            shards,
+        }
+    }
+}
+
+impl From<&Snapshot> for ShardFigures {
+    fn from(snapshot: &Snapshot) -> Self {
+        let dropped = &snapshot.engine.dropped;
+        let dropped = Dropped::ALL.map(|reason| (reason.label(), dropped.count(reason)));
+        Self {
+            engine: engine(&snapshot.engine).into(),
+            dropped: dropped.into(),
+            shard: snapshot.shard.iter().copied().collect(),
+        }
+    }
+}
+
+fn engine(stats: &Stats) -> [(&'static str, u64); 15] {
+    [
+        ("rooms", stats.rooms),
+        ("peers", stats.peers),
+        ("audio_tracks", stats.audio_tracks),
+        ("video_tracks", stats.video_tracks),
+        ("subscriptions", stats.subscriptions),
+        ("addresses", stats.addresses),
+        ("connected", stats.connected),
+        ("datagrams_in", stats.datagrams_in),
+        ("bytes_in", stats.bytes_in),
+        ("datagrams_out", stats.datagrams_out),
+        ("bytes_out", stats.bytes_out),
+        ("rtp_in", stats.rtp_in),
+        ("forwarded", stats.forwarded),
+        ("keyframe_requests", stats.keyframe_requests),
+        ("peer_panics", stats.peer_panics),
+    ]
+}
+
+fn add(totals: &mut BTreeMap<&'static str, u64>, figures: &BTreeMap<&'static str, u64>) {
+    for (name, figure) in figures {
+        *totals.entry(name).or_default() += figure;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_the_sums_of_all_shards() {
+        let mut first = Snapshot::default();
+        first.engine.peers = 2;
+        first.engine.dropped.add(Dropped::NoTrack);
+        first.shard.push(("turns", 5));
+        let mut second = Snapshot::default();
+        second.engine.peers = 3;
+        second.engine.dropped.add(Dropped::NoTrack);
+        second.shard.push(("turns", 7));
+        let snapshots = [(ShardId::new(0), &first), (ShardId::new(1), &second)];
+        let figures = Figures::new(Signalling::default(), snapshots.into_iter());
+        let json = serde_json::to_value(&figures).unwrap();
+        assert_eq!(json["totals"]["engine"]["peers"], 5);
+        assert_eq!(json["totals"]["dropped"]["no_track"], 2);
+        assert_eq!(json["totals"]["dropped"]["malformed"], 0);
+        assert_eq!(json["totals"]["shard"]["turns"], 12);
+        assert_eq!(json["shards"]["1"]["engine"]["peers"], 3);
+    }
+}

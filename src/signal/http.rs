@@ -1,0 +1,122 @@
+//! What each path of the one HTTP port answers.
+
+use axum::Router;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+
+use crate::signal::hub::{Handle, Input, Stopping};
+use crate::signal::{limits, page, websocket};
+
+/// All routes.
+pub fn router(hub: Handle, with_page: bool) -> Router {
+    let router = Router::new()
+        .route("/ws", get(open_websocket))
+        .route("/health", get(health))
+        .route("/api/stats", get(stats));
+    let router = if with_page {
+        router.fallback(page::serve)
+    } else {
+        router
+    };
+    router
+        .layer(middleware::from_fn(add_security_headers))
+        .with_state(hub)
+}
+
+async fn open_websocket(State(hub): State<Handle>, upgrade: WebSocketUpgrade) -> Response {
+    upgrade
+        .max_message_size(limits::MAX_FRAME_BYTES)
+        .max_frame_size(limits::MAX_FRAME_BYTES)
+        .read_buffer_size(limits::READ_BUFFER_BYTES)
+        .on_upgrade(|socket| websocket::serve(socket, hub))
+}
+
+async fn health(State(hub): State<Handle>) -> Result<Response, Stopping> {
+    let health = hub.ask(Input::Health).await?;
+    Ok(Json(health).into_response())
+}
+
+async fn stats(State(hub): State<Handle>) -> Result<Response, Stopping> {
+    let figures = hub.ask(Input::Figures).await?;
+    Ok(Json(figures).into_response())
+}
+
+impl IntoResponse for Stopping {
+    fn into_response(self) -> Response {
+        (StatusCode::SERVICE_UNAVAILABLE, "the server stops").into_response()
+    }
+}
+
+/// The same for every answer, so that no path can be forgotten.
+const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        HeaderName::from_static("permissions-policy"),
+        "camera=(self), microphone=(self), display-capture=(self), geolocation=()",
+    ),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+];
+
+async fn add_security_headers(request: Request, next: Next) -> Response {
+    let policy = content_security_policy(request.headers());
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    for (name, value) in SECURITY_HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The page's own scripts and styles, and connections to where it came from. The WebSocket is
+/// named by its host because not every browser takes `'self'` to cover it (CSP 3 §6.7.2.8).
+fn content_security_policy(request: &HeaderMap) -> HeaderValue {
+    let host = request
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .filter(|host| host.bytes().all(is_host_byte));
+    let sockets = host.map_or_else(String::new, |host| format!(" ws://{host} wss://{host}"));
+    let policy = format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+         media-src 'self' blob:; connect-src 'self'{sockets}; base-uri 'none'; \
+         form-action 'self'; frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).expect("a host that passed the filter is printable")
+}
+
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_none_cannot_add_to_the_policy() {
+        let policy = |host: &'static str| {
+            let headers = [(header::HOST, HeaderValue::from_static(host))];
+            let policy = content_security_policy(&headers.into_iter().collect());
+            policy.to_str().unwrap().to_owned()
+        };
+        assert!(policy("localhost:8080").contains("connect-src 'self' ws://localhost:8080 wss:"));
+        assert!(policy("[::1]:8080").contains(" ws://[::1]:8080 "));
+        for host in ["a; script-src *", "a b", "a/b", "a'b", ""] {
+            assert_eq!(policy(host).matches("script-src").count(), 1);
+            assert!(!policy(host).contains("a b") && !policy(host).contains("*"));
+        }
+    }
+}

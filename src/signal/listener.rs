@@ -1,0 +1,150 @@
+//! Accepts connections and sees them to their end: a bounded number, with bounded patience.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use crate::signal::clock;
+use crate::signal::limits::{self, LogGate};
+
+/// Accepts for ever.
+pub async fn accept(listener: TcpListener, app: Router, max_connections: usize) {
+    let places = Arc::new(Semaphore::new(max_connections));
+    let mut full = LogGate::new(clock());
+    let mut failed = LogGate::new(clock());
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                if let Some(held) = failed.pass(clock()) {
+                    tracing::warn!(held, "cannot accept a connection: {e}");
+                }
+                // Out of file descriptors: without a pause this would be a busy loop.
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            if let Some(held) = full.pass(clock()) {
+                tracing::warn!(held, max_connections, "a connection was refused: too many");
+            }
+            continue;
+        };
+        tokio::spawn(serve(Lingering::new(stream, place), app.clone()));
+    }
+}
+
+async fn serve(stream: Lingering, app: Router) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HEAD_TIMEOUT)
+        .max_buf_size(limits::MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
+        .with_upgrades()
+        .await;
+    if let Err(e) = served {
+        tracing::debug!("an HTTP connection failed: {e}");
+    }
+}
+
+/// A connection that takes in for a moment what the client is still sending when we are done.
+/// Closing with bytes unread would reset it, and the client might never see our last words.
+struct Lingering {
+    /// `None` once it lingers.
+    open: Option<(TcpStream, OwnedSemaphorePermit)>,
+}
+
+impl Lingering {
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
+        // Signalling is small messages that should not wait for one another. A connection that
+        // refuses the option is broken and will say so when it is read.
+        let _ = stream.set_nodelay(true);
+        let open = Some((stream, place));
+        Self { open }
+    }
+
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
+        let (stream, _) = self.open.as_mut().expect("it lingers only when dropped");
+        Pin::new(stream)
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        // Outside the runtime nobody is left to wait.
+        if let (Some((stream, place)), Ok(runtime)) =
+            (self.open.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(linger(stream, place));
+        }
+    }
+}
+
+async fn linger(mut stream: TcpStream, place: OwnedSemaphorePermit) {
+    let drain = async {
+        stream.shutdown().await?;
+        let mut left = limits::LINGER_BYTES;
+        let mut scrap = vec![0; 16 * 1024];
+        while left > 0 {
+            match stream.read(&mut scrap).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // However it ends, the connection is over.
+    let _ = timeout(limits::CLOSE_TIMEOUT, drain).await;
+    drop(place);
+}
+
+impl AsyncRead for Lingering {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Lingering {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}

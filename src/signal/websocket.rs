@@ -1,0 +1,216 @@
+//! Moves the frames of one WebSocket between its client and the hub. Decides nothing.
+
+use std::sync::Arc;
+
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_tungstenite::tungstenite;
+
+use crate::signal::clock;
+use crate::signal::directory::SocketId;
+use crate::signal::hub::{Handle, Input};
+use crate::signal::limits;
+use crate::signal::session::CloseCode;
+
+/// The hub's end of the queue to one socket, bounded in messages and in bytes.
+#[derive(Debug)]
+pub struct Outbox {
+    queue: mpsc::Sender<Outgoing>,
+    bytes: Arc<Semaphore>,
+    max_bytes: u32,
+    cut: Arc<Notify>,
+}
+
+/// The socket's end of that queue.
+#[derive(Debug)]
+pub struct Mail {
+    socket: SocketId,
+    queue: mpsc::Receiver<Outgoing>,
+    cut: Arc<Notify>,
+    /// Dropped with the socket, which tells the hub that it has ended.
+    _open: mpsc::Sender<()>,
+}
+
+#[derive(Debug)]
+enum Outgoing {
+    /// The permit is the room the text takes in the queue.
+    Text(Utf8Bytes, OwnedSemaphorePermit),
+    Close(CloseCode),
+}
+
+/// The outbox has no room: its reader is too slow, or gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxFull;
+
+/// The queue to one socket.
+#[must_use]
+pub fn mailbox(
+    socket: SocketId,
+    limits: &limits::Options,
+    open: mpsc::Sender<()>,
+) -> (Outbox, Mail) {
+    let (sender, receiver) = mpsc::channel(limits.outbox_messages);
+    let cut = Arc::new(Notify::new());
+    let outbox = Outbox {
+        queue: sender,
+        bytes: Arc::new(Semaphore::new(limits.outbox_bytes as usize)),
+        max_bytes: limits.outbox_bytes,
+        cut: cut.clone(),
+    };
+    let mail = Mail {
+        socket,
+        queue: receiver,
+        cut,
+        _open: open,
+    };
+    (outbox, mail)
+}
+
+impl Outbox {
+    /// Queues a message.
+    ///
+    /// # Errors
+    ///
+    /// [`OutboxFull`].
+    pub fn push(&self, text: Utf8Bytes) -> Result<(), OutboxFull> {
+        let bytes = u32::try_from(text.len())
+            .unwrap_or(u32::MAX)
+            .min(self.max_bytes);
+        let room = Arc::clone(&self.bytes).try_acquire_many_owned(bytes);
+        let room = room.map_err(|_| OutboxFull)?;
+        let queued = self.queue.try_send(Outgoing::Text(text, room));
+        queued.map_err(|_| OutboxFull)
+    }
+
+    /// Ends the socket once what is queued is written; at once when the queue is full.
+    pub fn close(self, code: CloseCode) {
+        if self.queue.try_send(Outgoing::Close(code)).is_err() {
+            self.cut();
+        }
+    }
+
+    /// Ends the socket without writing what is queued.
+    pub fn cut(&self) {
+        self.cut.notify_one();
+    }
+}
+
+/// How a socket's service ended.
+enum End {
+    /// The client has gone, or is as good as gone.
+    Gone,
+    /// We close it.
+    Close(u16, &'static str),
+}
+
+const SLOW: End = End::Close(close_code::POLICY, "reads too slowly");
+const STOPPING: End = End::Close(close_code::AWAY, "the server stops");
+
+/// Serves one WebSocket until it ends.
+pub async fn serve(mut socket: WebSocket, hub: Handle) {
+    let Ok(mut mail) = hub.ask(Input::Opened).await else {
+        return;
+    };
+    let end = pump(&mut socket, &mut mail, &hub).await;
+    // A hub that has ended has forgotten the socket anyway.
+    let _ = hub.tell(Input::Gone(mail.socket)).await;
+    if let End::Close(code, reason) = end {
+        let reason = Utf8Bytes::from_static(reason);
+        let frame = Message::Close(Some(CloseFrame { code, reason }));
+        let goodbye = async {
+            // The client may be gone first; then there is nobody to wait for.
+            if socket.send(frame).await.is_ok() {
+                while let Some(Ok(_)) = socket.recv().await {}
+            }
+        };
+        let _ = timeout(limits::CLOSE_TIMEOUT, goodbye).await;
+    }
+}
+
+async fn pump(socket: &mut WebSocket, mail: &mut Mail, hub: &Handle) -> End {
+    let mut reads = true;
+    let mut heard = clock();
+    let mut ping = interval(limits::PING_INTERVAL);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is at once.
+    ping.tick().await;
+    loop {
+        let frame = tokio::select! {
+            () = mail.cut.notified() => return SLOW,
+            outgoing = mail.queue.recv() => match outgoing {
+                Some(Outgoing::Text(text, _room)) => Message::Text(text),
+                Some(Outgoing::Close(code)) => return close(code),
+                None => return STOPPING,
+            },
+            received = socket.recv(), if reads => {
+                heard = clock();
+                let input = match received {
+                    None => return End::Gone,
+                    Some(Ok(Message::Text(text))) => Input::Text(mail.socket, text),
+                    Some(Ok(Message::Binary(bytes))) => Input::Binary(mail.socket, bytes.len()),
+                    // tungstenite answers pings, and the close frame when it is read on.
+                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_))) => continue,
+                    Some(Err(e)) => match unreadable(e) {
+                        Unreadable::TooBig => {
+                            // Nothing more can be read, but the explanation is still to come.
+                            reads = false;
+                            Input::TooBig(mail.socket)
+                        }
+                        Unreadable::Ended(end) => return end,
+                    },
+                };
+                if hub.tell(input).await.is_err() {
+                    return STOPPING;
+                }
+                continue;
+            }
+            _ = ping.tick() => {
+                if clock().saturating_duration_since(heard) > limits::SILENCE_TIMEOUT {
+                    return End::Gone;
+                }
+                Message::Ping(axum::body::Bytes::new())
+            }
+        };
+        tokio::select! {
+            () = mail.cut.notified() => return SLOW,
+            written = timeout(limits::WRITE_TIMEOUT, socket.send(frame)) => match written {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return End::Gone,
+                Err(_) => return SLOW,
+            },
+        }
+    }
+}
+
+fn close(code: CloseCode) -> End {
+    match code {
+        CloseCode::Policy => End::Close(close_code::POLICY, "rate exceeded"),
+        CloseCode::TooBig => End::Close(close_code::SIZE, "message too big"),
+        CloseCode::GoingAway => STOPPING,
+    }
+}
+
+/// What a failure to read means.
+enum Unreadable {
+    /// The message is longer than [`limits::MAX_FRAME_BYTES`].
+    TooBig,
+    /// The socket cannot go on.
+    Ended(End),
+}
+
+fn unreadable(error: axum::Error) -> Unreadable {
+    match error.into_inner().downcast_ref() {
+        Some(tungstenite::Error::Capacity(_)) => Unreadable::TooBig,
+        Some(tungstenite::Error::Utf8(_)) => {
+            Unreadable::Ended(End::Close(close_code::INVALID, "text is not UTF-8"))
+        }
+        Some(tungstenite::Error::Protocol(
+            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+        )) => Unreadable::Ended(End::Gone),
+        Some(tungstenite::Error::Protocol(_)) => {
+            Unreadable::Ended(End::Close(close_code::PROTOCOL, "no WebSocket frame"))
+        }
+        _ => Unreadable::Ended(End::Gone),
+    }
+}
