@@ -270,10 +270,7 @@ export class CorelayClient extends EventTarget {
       state: (state) => {
         if (session === this.#session) this.#setState(state);
       },
-      error: (code, message) => {
-        // While the server is away nothing it fails to answer is news.
-        if (this.state !== 'reconnecting') this.#emit('error', { code, message });
-      },
+      error: (code, message) => this.#emit('error', { code, message }),
       lost: () => this.#signalling?.restart(),
     });
     this.#session = session;
@@ -351,6 +348,8 @@ export class CorelayClient extends EventTarget {
   }
 
   #handleLost() {
+    // The server ends a stay with its connection; coming back means fresh media.
+    this.#session?.close();
     this.#setState('reconnecting');
   }
 

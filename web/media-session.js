@@ -100,6 +100,7 @@ export class MediaSession {
    * @param {Source} source
    */
   async publish(track, source) {
+    if (this.#closed) return;
     const transceiver = this.#senders.get(source);
     if (!transceiver) {
       const added = this.peerConnection.addTransceiver(track, { direction: 'sendonly' });
@@ -117,7 +118,7 @@ export class MediaSession {
   /** Stops sending on the m-line of a source and keeps it for the next track. */
   async unpublish(source) {
     const transceiver = this.#senders.get(source);
-    if (!transceiver) return;
+    if (!transceiver || this.#closed) return;
     transceiver.direction = 'inactive';
     await transceiver.sender.replaceTrack(null);
     await this.#negotiate();
@@ -126,6 +127,7 @@ export class MediaSession {
   /** Puts another track, or none, on the m-line of a source without negotiation. */
   async replace(source, track) {
     const transceiver = this.#senders.get(source);
+    if (this.#closed) return;
     if (transceiver) await transceiver.sender.replaceTrack(track);
     else if (track) await this.publish(track, source);
   }
@@ -186,6 +188,7 @@ export class MediaSession {
     this.#negotiate();
   }
 
+  /** Ends all media for good. What played last stays readable in {@link slots}. */
   close() {
     this.#closed = true;
     clearTimeout(this.#restartTimer);
@@ -195,9 +198,10 @@ export class MediaSession {
 
   /** @returns {Promise<Figures>} */
   async stats() {
-    const report = await this.peerConnection.getStats();
     const slots = new Map();
     const sent = new Map();
+    if (this.#closed) return { slots, sent, rtt: null };
+    const report = await this.peerConnection.getStats();
     const previous = this.#previous;
     this.#previous = new Map();
     for (const stat of report.values()) {

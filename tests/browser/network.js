@@ -35,21 +35,27 @@ export function buildNetwork() {
   run('ip', '-n', 'lossy', 'route', 'add', 'default', 'via', SERVER_ADDRESS_FROM_LOSSY);
 }
 
-/** Loses this share of the UDP datagrams that come to the namespace `lossy`. */
-export function loseIncoming(share) {
-  run('ip', 'netns', 'exec', 'lossy', 'iptables', '-A', 'INPUT', '-i', 'far', '-p', 'udp',
-    '-m', 'statistic', '--mode', 'random', '--probability', String(share), '-j', 'DROP');
-}
+/** Where datagrams of the browser in `lossy` can be lost: on their way to it, or from it. */
+export const TO_LOSSY = { namespace: 'lossy', device: 'far' };
+export const FROM_LOSSY = { namespace: 'server', device: 'to-far' };
 
-/** How many datagrams {@link loseIncoming} has dropped. */
-export function countLost() {
-  const listing = run('ip', 'netns', 'exec', 'lossy', 'iptables', '-nvxL', 'INPUT');
-  return Number(/^\s*(\d+).*DROP/m.exec(listing)?.[1] ?? 0);
-}
-
-/** Ends what {@link loseIncoming} began. */
-export function loseNothing() {
-  run('ip', 'netns', 'exec', 'lossy', 'iptables', '-F', 'INPUT');
+/**
+ * Loses a share of the UDP datagrams that arrive somewhere, while `body` runs.
+ * @template T
+ * @param {{namespace: string, device: string}} where
+ * @param {number} share 0 to 1
+ * @param {(lost: () => number) => Promise<T>} body is given a count of the lost
+ * @returns {Promise<T>}
+ */
+export async function losing({ namespace, device }, share, body) {
+  const tables = (...args) => run('ip', 'netns', 'exec', namespace, 'iptables', ...args);
+  tables('-A', 'INPUT', '-i', device, '-p', 'udp', '-m', 'statistic', '--mode', 'random',
+    '--probability', String(share), '-j', 'DROP');
+  try {
+    return await body(() => Number(/^\s*(\d+).*DROP/m.exec(tables('-nvxL', 'INPUT'))[1]));
+  } finally {
+    tables('-F', 'INPUT');
+  }
 }
 
 function raise(where, device, address) {

@@ -63,6 +63,14 @@ export class Participant {
     });
   }
 
+  /** What is said about the own camera's stream by those who receive it. */
+  sent() {
+    return this.page.evaluate(async () => {
+      const { raw } = (await window.corelay.client.stats()).sent.get('camera');
+      return { nacks: raw.nackCount, resent: raw.retransmittedPacketsSent, plis: raw.pliCount };
+    });
+  }
+
   async #receives(name, source) {
     const entries = await this.received();
     return entries.find((entry) => entry.name === name && entry.source === source);
