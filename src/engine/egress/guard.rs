@@ -3,6 +3,8 @@
 //! str0m writes with the same keys as we do. Were it to send RTP, or SRTCP in the name of one of
 //! our slots, two packets could share a nonce, and GCM would give its key away (RFC 7714 §10.1).
 
+use str0m::rtp::Ssrc;
+
 /// What a datagram of str0m's may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -29,10 +31,16 @@ impl Guard {
         Self::default()
     }
 
-    /// Claims an SSRC for as long as the keys live, even past its slot: its indexes stay used.
-    pub fn claim(&mut self, ssrc: u32) {
-        if let Err(place) = self.ours.binary_search(&ssrc) {
-            self.ours.insert(place, ssrc);
+    /// Claims an SSRC for as long as the peer lives, even past its slot: its indexes stay used.
+    /// Returns whether it was free.
+    #[must_use]
+    pub fn claim(&mut self, ssrc: Ssrc) -> bool {
+        match self.ours.binary_search(&ssrc) {
+            Ok(_) => false,
+            Err(place) => {
+                self.ours.insert(place, *ssrc);
+                true
+            }
         }
     }
 
@@ -83,7 +91,7 @@ mod tests {
     #[test]
     fn stun_dtls_and_str0ms_own_rtcp_pass() {
         let mut guard = Guard::new();
-        guard.claim(7);
+        assert!(guard.claim(7.into()));
         for datagram in [
             &[][..],
             &[0, 1, 0, 0],
@@ -99,9 +107,8 @@ mod tests {
     #[test]
     fn rtp_and_rtcp_of_a_slot_are_dropped_and_counted() {
         let mut guard = Guard::new();
-        for ssrc in [9, 7, 8, 7] {
-            guard.claim(ssrc);
-        }
+        let claims = [9, 7, 8, 7].map(|ssrc: u32| guard.claim(ssrc.into()));
+        assert_eq!(claims, [true, true, true, false]);
         assert_eq!(guard.handle_transmit(&[0x80, 96, 0, 1]), Verdict::DropRtp);
         assert_eq!(guard.handle_transmit(&[0x90, 0xe0, 0, 1]), Verdict::DropRtp);
         for kind in [200, 202, 203, 205, 207] {

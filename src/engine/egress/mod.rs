@@ -2,11 +2,15 @@
 
 pub mod clock;
 pub mod extension;
+pub mod feedback;
 #[cfg(test)]
 mod fixture;
 pub mod guard;
+pub mod history;
 pub mod keys;
 pub mod packet;
+pub mod reports;
+pub mod rtx;
 pub mod seal;
 pub(crate) mod stock;
 pub mod window;

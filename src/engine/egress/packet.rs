@@ -12,6 +12,7 @@ use str0m::rtp::Ssrc;
 
 use super::clock::Ntp;
 use super::extension::{ExtensionIds, HeaderTemplates, PacketExtensions};
+use super::guard::Guard;
 use super::seal::{IndexesSpent, SRTP_INDEX_END, Sealer};
 use super::window::Window;
 use crate::engine::codec::{Vp8Descriptor, Vp8Numbers};
@@ -266,18 +267,30 @@ pub struct SlotWriter {
     timestamp: u32,
 }
 
+/// A slot asked for an SSRC that was sent under before: its indexes may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the SSRC was sent under before")]
+pub struct SsrcTaken;
+
 impl SlotWriter {
-    /// A slot that has sent nothing.
-    #[must_use]
-    pub fn new(desc: &SlotDesc) -> Self {
+    /// A slot that has sent nothing. `guard` is the peer's: one SSRC is given to one writer, once.
+    ///
+    /// # Errors
+    ///
+    /// [`SsrcTaken`]: another writer of this peer had one of the SSRCs.
+    pub fn new(desc: &SlotDesc, guard: &mut Guard) -> Result<Self, SsrcTaken> {
+        let ssrcs = [Some(desc.ssrc), desc.rtx.map(|rtx| rtx.ssrc)];
+        if !ssrcs.into_iter().flatten().all(|ssrc| guard.claim(ssrc)) {
+            return Err(SsrcTaken);
+        }
         let stream = |ssrc, pt| Stream::new(ssrc, pt, desc.mid, &desc.extensions);
-        Self {
+        Ok(Self {
             extensions: desc.extensions,
             media: stream(desc.ssrc, desc.pt),
             rtx: desc.rtx.map(|rtx| stream(rtx.ssrc, rtx.pt)),
             next_rtx: desc.rtx.map_or(0, |rtx| rtx.first_seq.into()),
             timestamp: 0,
-        }
+        })
     }
 
     /// Another codec plays from here on.
@@ -520,6 +533,10 @@ mod tests {
         }
     }
 
+    fn writer(desc: &SlotDesc) -> SlotWriter {
+        SlotWriter::new(desc, &mut Guard::new()).expect("no SSRC is taken")
+    }
+
     fn packet(seq: u64, payload: &[u8]) -> MediaPacket<'_> {
         MediaPacket {
             seq,
@@ -551,7 +568,7 @@ mod tests {
     #[test]
     fn a_packet_arrives_as_it_was_meant() {
         let (mut outlet, opener) = outlet();
-        let mut slot = SlotWriter::new(&desc(usual_ids()));
+        let mut slot = writer(&desc(usual_ids()));
         let mut batch = Batch::new();
         let written = slot.write_media(&mut outlet, AT, &packet(7, b"picture"), &mut batch);
         let twcc = Some(0);
@@ -573,7 +590,7 @@ mod tests {
     #[test]
     fn an_m_line_without_extensions_has_a_bare_header() {
         let (mut outlet, opener) = outlet();
-        let mut slot = SlotWriter::new(&desc(ExtensionIds::default()));
+        let mut slot = writer(&desc(ExtensionIds::default()));
         let mut batch = Batch::new();
         let mut packet = packet(1, b"sound");
         packet.extensions.audio_level = Some(0x85);
@@ -587,7 +604,7 @@ mod tests {
     #[test]
     fn what_the_publisher_said_about_a_packet_travels_with_it() {
         let (mut outlet, opener) = outlet();
-        let mut slot = SlotWriter::new(&desc(usual_ids()));
+        let mut slot = writer(&desc(usual_ids()));
         slot.handle_known(1.into());
         for (seq, len) in [(1, 3), (2, 16), (3, 17), (4, 255), (5, 256)] {
             let descriptor = vec![0xdd; len];
@@ -611,7 +628,7 @@ mod tests {
     fn forms_are_mixed_only_where_that_was_negotiated() {
         let (mut outlet, _) = outlet();
         let mut form_of = |ids: ExtensionIds, descriptor: &[u8]| {
-            let mut slot = SlotWriter::new(&desc(ids));
+            let mut slot = writer(&desc(ids));
             let mut batch = Batch::new();
             let mut packet = packet(1, b"x");
             packet.extensions.dependency_descriptor = descriptor;
@@ -633,7 +650,7 @@ mod tests {
     #[test]
     fn the_mid_goes_once_the_viewer_knows_the_ssrc() {
         let (mut outlet, opener) = outlet();
-        let mut slot = SlotWriter::new(&desc(usual_ids()));
+        let mut slot = writer(&desc(usual_ids()));
         let mut mids = |slot: &mut SlotWriter, seq| {
             let mut batch = Batch::new();
             let packet = packet(seq, b"x");
@@ -657,7 +674,7 @@ mod tests {
     #[test]
     fn a_resend_carries_the_packet_and_its_number_on_the_rtx_stream() {
         let (mut outlet, opener) = outlet();
-        let mut slot = SlotWriter::new(&desc(usual_ids()));
+        let mut slot = writer(&desc(usual_ids()));
         let mut batch = Batch::new();
         let lost = packet(0x1_0007, b"picture");
         slot.write_rtx(&mut outlet, AT, &lost, &mut batch)
@@ -688,7 +705,7 @@ mod tests {
             rtx: None,
             ..desc(usual_ids())
         };
-        let mut slot = SlotWriter::new(&plain);
+        let mut slot = writer(&plain);
         let mut batch = Batch::new();
         let packet = packet(1, b"x");
         let refused = slot.write_rtx(&mut outlet, AT, &packet, &mut batch);
@@ -699,9 +716,22 @@ mod tests {
     }
 
     #[test]
+    fn an_ssrc_is_given_to_one_writer_once() {
+        let mut guard = Guard::new();
+        let first = desc(usual_ids());
+        assert!(SlotWriter::new(&first, &mut guard).is_ok());
+        let again = SlotWriter::new(&first, &mut guard).map(drop);
+        assert_eq!(again, Err(SsrcTaken));
+        let mut other = first;
+        other.ssrc = 3.into();
+        let shares_rtx = SlotWriter::new(&other, &mut guard).map(drop);
+        assert_eq!(shares_rtx, Err(SsrcTaken));
+    }
+
+    #[test]
     fn padding_is_nothing_but_padding() {
         let (mut outlet, opener) = outlet();
-        let mut slot = SlotWriter::new(&desc(usual_ids()));
+        let mut slot = writer(&desc(usual_ids()));
         let mut batch = Batch::new();
         slot.write_media(&mut outlet, AT, &packet(1, b"x"), &mut batch)
             .expect("fresh");
@@ -719,7 +749,7 @@ mod tests {
     #[test]
     fn a_number_is_never_sealed_twice_and_never_out_of_reach() {
         let (mut outlet, opener) = outlet();
-        let mut slot = SlotWriter::new(&desc(usual_ids()));
+        let mut slot = writer(&desc(usual_ids()));
         let mut batch = Batch::new();
         let mut write = |seq| slot.write_media(&mut outlet, AT, &packet(seq, b"x"), &mut batch);
         assert_eq!(write(ROLL_OVER_GUESS + 1), Err(Unwritten::TooFarAhead));
