@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::extension::PacketExtensions;
-use super::packet::{HeadPatch, MediaPacket};
+use super::packet::MediaPacket;
+use super::patch::HeadPatch;
 
 /// How long a packet can be sent again. libwebrtc's receivers ask up to 10 times and drop what is
 /// later than a second or so; its senders keep packets for 1 s or 3 round trips.

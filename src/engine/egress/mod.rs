@@ -9,6 +9,7 @@ pub mod guard;
 pub mod history;
 pub mod keys;
 pub mod packet;
+pub mod patch;
 pub mod reports;
 pub mod rtx;
 pub mod seal;

@@ -154,7 +154,7 @@ fn extend(wire: u16, highest: u64) -> Option<u64> {
 mod tests {
     use super::super::fixture::some_instant;
     use super::super::history::Stored;
-    use super::super::packet::HeadPatch;
+    use super::super::patch::HeadPatch;
     use super::*;
 
     struct Viewer {
