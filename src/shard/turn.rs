@@ -1,0 +1,379 @@
+//! One turn of a shard: take in what has come, let the engine decide, give out, then sleep.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, TryRecvError};
+use hdrhistogram::Histogram;
+use tokio::sync::mpsc::Sender;
+use tracing::trace;
+
+use super::clock::Clock;
+use super::neighbours::Neighbours;
+use super::reports::Reports;
+use super::steering::Flows;
+use super::udp_in::UdpIn;
+use super::udp_out::UdpOut;
+use super::{Driver, Steering};
+use crate::engine::command::Command;
+use crate::engine::{self, Arrival, Datagram, Engine, Handoff, Output};
+use crate::id::ShardId;
+use crate::mailbox::{Report, Snapshot};
+
+/// The engine's timeouts are handled no more often than this: each wake-up costs some 15 to
+/// 50 us of CPU. Also how soon a full queue is tried again.
+const TICK: Duration = Duration::from_millis(5);
+/// How often a shard that has something to tell sends its counters.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
+/// Batches taken from the socket in one turn; what is left waits for the next, after this
+/// turn's output has left.
+const BATCHES_PER_TURN: usize = 16;
+/// Handed-over datagrams and facts taken in one turn.
+const HANDOFFS_PER_TURN: usize = 1024;
+/// Commands taken in one turn: an offer costs up to milliseconds, and media waits behind it.
+const COMMANDS_PER_TURN: usize = 16;
+/// Datagrams that are sent before the engine's output is drained to the end.
+const FLUSH_DATAGRAMS: usize = 1024;
+/// Longest time the histograms tell apart, in nanoseconds: longer ones count as this.
+const LONGEST_NS: u64 = 10_000_000_000;
+
+/// What one shard is made of, on the way to its thread.
+pub(super) struct Parts {
+    pub(super) shard: ShardId,
+    pub(super) engine: engine::Options,
+    pub(super) socket: UdpSocket,
+    /// What the socket is bound to.
+    pub(super) bound: SocketAddr,
+    /// Addresses of this host.
+    pub(super) host: Vec<IpAddr>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) neighbours: Neighbours,
+    pub(super) reports: Sender<Report>,
+    pub(super) flows: Flows,
+    pub(super) steering: Steering,
+    pub(super) driver: Driver,
+    /// Closed when the shard should end.
+    pub(super) stop: Receiver<Infallible>,
+}
+
+/// What a driver does after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Another turn at once: there was work, so there may be more.
+    Again,
+    /// Sleep until something arrives, but no longer than this.
+    Sleep(Option<Duration>),
+    /// End the thread.
+    Stop,
+}
+
+/// A shard between its turns.
+pub(super) struct Turn {
+    shard: ShardId,
+    engine: Engine,
+    clock: Clock,
+    socket: UdpSocket,
+    udp_in: UdpIn,
+    udp_out: UdpOut,
+    commands: Receiver<Command>,
+    neighbours: Neighbours,
+    reports: Reports,
+    flows: Flows,
+    steering: Steering,
+    driver: Driver,
+    stop: Receiver<Infallible>,
+    /// Before this the engine's timeouts wait.
+    next_tick: Instant,
+    /// Before this no snapshot is sent.
+    next_snapshot: Instant,
+    /// Whether anything was counted since the last snapshot.
+    untold: bool,
+    /// Whether facts wait for room in another shard's ring.
+    facts_waiting: bool,
+    /// When the kernel got the first datagram of this turn that was not yet followed by a send.
+    oldest_arrival: Option<Instant>,
+    counts: Counts,
+    /// Length of turns with work, since the last snapshot.
+    turn_ns: Histogram<u64>,
+    /// From the kernel's receiving a datagram to the send call that follows it, likewise.
+    delay_ns: Histogram<u64>,
+}
+
+/// What the turns count.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    /// Turns in which there was work.
+    turns: u64,
+    /// Commands taken.
+    commands: u64,
+    /// Remote addresses the kernel's map did not take.
+    learn_failed: u64,
+}
+
+/// What a turn found to do.
+#[derive(Debug, Clone, Copy, Default)]
+struct Work {
+    /// Something was done.
+    any: bool,
+    /// Something was left for the next turn.
+    more: bool,
+}
+
+impl Turn {
+    pub(super) fn new(parts: Parts) -> Self {
+        let mut clock = Clock::new();
+        let now = clock.moment();
+        let histogram =
+            || Histogram::new_with_bounds(1, LONGEST_NS, 2).expect("the bounds are in order");
+        Self {
+            shard: parts.shard,
+            engine: Engine::new(now, parts.engine),
+            clock,
+            socket: parts.socket,
+            udp_in: UdpIn::new(parts.bound),
+            udp_out: UdpOut::new(parts.bound, parts.host),
+            commands: parts.commands,
+            neighbours: parts.neighbours,
+            reports: Reports::new(parts.reports),
+            flows: parts.flows,
+            steering: parts.steering,
+            driver: parts.driver,
+            stop: parts.stop,
+            next_tick: now,
+            next_snapshot: now,
+            untold: true,
+            facts_waiting: false,
+            oldest_arrival: None,
+            counts: Counts::default(),
+            turn_ns: histogram(),
+            delay_ns: histogram(),
+        }
+    }
+
+    /// One turn.
+    pub(super) fn run(&mut self) -> Next {
+        let start = self.clock.tick();
+        if self.stop.try_recv() == Err(TryRecvError::Disconnected) {
+            self.give_out();
+            self.tell();
+            return Next::Stop;
+        }
+        let mut work = Work::default();
+        self.take_datagrams(&mut work);
+        let now = self.clock.moment();
+        self.take_handoffs(now, &mut work);
+        self.take_commands(now, &mut work);
+        if now >= self.next_tick && self.engine.wakeup().is_some_and(|at| at <= now) {
+            self.engine.handle_timeout(now);
+            self.next_tick = now + TICK;
+            work.any = true;
+        }
+        work.any |= self.give_out();
+        self.untold |= work.any;
+        if self.untold && now >= self.next_snapshot {
+            self.tell();
+        }
+        let end = self.clock.tick();
+        if work.any {
+            self.counts.turns += 1;
+            let length = end.duration_since(start);
+            self.turn_ns.saturating_record(length.as_nanos() as u64);
+        }
+        if work.any || work.more {
+            return Next::Again;
+        }
+        Next::Sleep(self.wakeup(end).map(|at| at.saturating_duration_since(end)))
+    }
+
+    /// The socket to watch for readability, and for writability while
+    /// [`Turn::is_blocked`].
+    pub(super) fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Whether datagrams wait for the kernel to take more.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.udp_out.is_blocked()
+    }
+
+    /// When there is something to do even if nothing arrives.
+    fn wakeup(&self, now: Instant) -> Option<Instant> {
+        let engine = self.engine.wakeup().map(|at| at.max(self.next_tick));
+        let full = self.is_blocked() || self.facts_waiting || self.reports.is_waiting();
+        let retry = full.then(|| now + TICK);
+        let snapshot = self.untold.then_some(self.next_snapshot);
+        engine.into_iter().chain(retry).chain(snapshot).min()
+    }
+
+    fn take_datagrams(&mut self, work: &mut Work) {
+        self.oldest_arrival = None;
+        for _ in 0..BATCHES_PER_TURN {
+            let batch = self.udp_in.receive(&self.socket);
+            self.clock.tick();
+            let (engine, clock, oldest) =
+                (&mut self.engine, &mut self.clock, &mut self.oldest_arrival);
+            let datagrams = self.udp_in.handle(batch, |received| {
+                let (at, waited) = clock.arrival(received.at);
+                trace!(from = %received.from, bytes = received.bytes.len(), "datagram");
+                oldest.get_or_insert_with(|| clock.before_now(waited));
+                engine.handle_datagram(
+                    at,
+                    Datagram {
+                        from: received.from,
+                        to: received.to,
+                        bytes: received.bytes,
+                        arrival: Arrival::Socket,
+                    },
+                );
+            });
+            work.any |= datagrams > 0;
+            work.more = batch.more;
+            if !batch.more {
+                return;
+            }
+        }
+    }
+
+    fn take_handoffs(&mut self, now: Instant, work: &mut Work) {
+        for _ in 0..HANDOFFS_PER_TURN {
+            let Some((from, handoff)) = self.neighbours.take() else {
+                return;
+            };
+            self.engine.handle_handoff(now, from, handoff);
+            work.any = true;
+        }
+        work.more = true;
+    }
+
+    /// Takes commands, unless the answers to earlier ones still wait for room.
+    fn take_commands(&mut self, now: Instant, work: &mut Work) {
+        if !self.reports.retry() {
+            return;
+        }
+        for _ in 0..COMMANDS_PER_TURN {
+            let Ok(command) = self.commands.try_recv() else {
+                return;
+            };
+            self.counts.commands += 1;
+            self.engine.handle_command(now, command);
+            work.any = true;
+        }
+        work.more = true;
+    }
+
+    /// Does what the engine has decided. Returns whether there was anything.
+    fn give_out(&mut self) -> bool {
+        let mut any = false;
+        let mut blocked = false;
+        while let Some(output) = self.engine.poll_output() {
+            any = true;
+            match output {
+                Output::Transmit(transmit) => {
+                    self.udp_out.push(transmit);
+                    if self.udp_out.queued() >= FLUSH_DATAGRAMS && !blocked {
+                        self.flush();
+                        blocked = self.udp_out.is_blocked();
+                    }
+                }
+                Output::Event(event) => self.reports.push(event),
+                Output::Handoff(shard, handoff) => self.neighbours.give(shard, handoff),
+                Output::Learned(remote) => self.learn(remote),
+                Output::Forgotten(remote) => self.forget(remote),
+            }
+        }
+        if self.udp_out.queued() > 0 && !blocked {
+            self.flush();
+        }
+        self.facts_waiting = self.neighbours.knock();
+        any
+    }
+
+    fn flush(&mut self) {
+        if let Some(arrived) = self.oldest_arrival.take() {
+            let delay = self.clock.tick().saturating_duration_since(arrived);
+            self.delay_ns.saturating_record(delay.as_nanos() as u64);
+        }
+        self.udp_out.flush(&self.socket);
+    }
+
+    fn learn(&mut self, remote: SocketAddr) {
+        if !self.flows.is_live() {
+            self.neighbours.tell_all(&Handoff::Learned(remote));
+        } else if !self.flows.learn(remote, self.shard) {
+            self.counts.learn_failed += 1;
+            self.neighbours.tell_all(&Handoff::Learned(remote));
+        }
+    }
+
+    fn forget(&mut self, remote: SocketAddr) {
+        if self.flows.is_live() {
+            self.flows.forget(remote, self.shard);
+        } else {
+            self.neighbours.tell_all(&Handoff::Forgotten(remote));
+        }
+    }
+
+    /// Sends a snapshot.
+    fn tell(&mut self) {
+        self.untold = false;
+        self.next_snapshot = self.clock.moment() + SNAPSHOT_EVERY;
+        let snapshot = Snapshot {
+            engine: self.engine.stats(),
+            shard: self.counters(),
+        };
+        self.reports.push_snapshot(self.shard, snapshot);
+        self.turn_ns.reset();
+        self.delay_ns.reset();
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let (udp_in, udp_out) = (self.udp_in.counts(), self.udp_out.counts());
+        let (rings, reports) = (self.neighbours.counts(), self.reports.counts());
+        let us =
+            |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) / 1000;
+        vec![
+            ("turns", self.counts.turns),
+            ("turn_us_p50", us(&self.turn_ns, 0.5)),
+            ("turn_us_p99", us(&self.turn_ns, 0.99)),
+            ("turn_us_p999", us(&self.turn_ns, 0.999)),
+            ("delay_us_p50", us(&self.delay_ns, 0.5)),
+            ("delay_us_p99", us(&self.delay_ns, 0.99)),
+            ("delay_us_p999", us(&self.delay_ns, 0.999)),
+            ("commands", self.counts.commands),
+            ("udp_in_datagrams", udp_in.datagrams),
+            ("udp_in_bytes", udp_in.bytes),
+            ("udp_in_messages", udp_in.messages),
+            ("udp_in_unusable", udp_in.unusable),
+            ("udp_in_errors", udp_in.errors),
+            ("udp_in_lost", udp_in.lost),
+            ("udp_out_datagrams", udp_out.datagrams),
+            ("udp_out_bytes", udp_out.bytes),
+            ("udp_out_entries", udp_out.entries),
+            ("gso_entries", udp_out.gso_entries),
+            ("gso_segments", udp_out.gso_segments),
+            ("gso_refused", udp_out.gso_refused),
+            ("gso_resent_singly", udp_out.resent_singly),
+            ("udp_out_blocked", udp_out.blocked),
+            ("udp_out_backlog", self.udp_out.queued() as u64),
+            ("udp_out_backlog_dropped", udp_out.backlog_dropped),
+            ("udp_out_refused", udp_out.refused),
+            ("handoffs_in", rings.taken),
+            ("handoffs_out", rings.given),
+            ("handoffs_dropped", rings.dropped),
+            ("handoff_facts_dropped", rings.facts_dropped),
+            ("learn_failed", self.counts.learn_failed),
+            ("events", reports.events),
+            ("events_dropped", reports.dropped),
+            ("report_queue_full", reports.full),
+            ("steering_ebpf", u64::from(self.steering == Steering::Ebpf)),
+            ("steering_cbpf", u64::from(self.steering == Steering::Cbpf)),
+            (
+                "steering_handoff",
+                u64::from(self.steering == Steering::Handoff),
+            ),
+            ("driver_glommio", u64::from(self.driver == Driver::Glommio)),
+            ("driver_epoll", u64::from(self.driver == Driver::Epoll)),
+        ]
+    }
+}

@@ -1,0 +1,419 @@
+//! Datagrams to the kernel: runs of equal length joined into GSO entries, entries into batches.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+
+use str0m::net::Transmit;
+
+use super::socket::Family;
+use super::sys::{SendBuffers, SendEntry};
+
+/// Datagrams that wait while the kernel takes no more. When full the oldest is dropped and
+/// counted: a late packet is worth less than a fresh one.
+pub(super) const BACKLOG_DATAGRAMS: usize = 4096;
+/// Entries per `sendmmsg`. More per call gain nothing measurable.
+const BATCH_ENTRIES: usize = 64;
+/// `UDP_MAX_SEGMENTS` of kernels before 6.9, `linux/udp.h`.
+const ENTRY_SEGMENTS: usize = 64;
+/// Longest payload of an IPv4 datagram, which an entry is until the device cuts it up.
+const ENTRY_BYTES: usize = 65_507;
+/// Destinations remembered for refusing an entry. When full all are forgotten, which costs each
+/// one more refusal.
+const REFUSALS: usize = 4096;
+/// Datagrams sent singly after a device refused an entry for want of checksum offload; then
+/// another entry is tried, as routes change.
+const SINGLES_AFTER_EIO: u32 = 100_000;
+
+/// What the sending side counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    /// Datagrams the kernel took.
+    pub(super) datagrams: u64,
+    /// Their payload bytes.
+    pub(super) bytes: u64,
+    /// Entries they left in, single datagrams included.
+    pub(super) entries: u64,
+    /// Entries of several datagrams.
+    pub(super) gso_entries: u64,
+    /// Datagrams in those.
+    pub(super) gso_segments: u64,
+    /// Entries of several datagrams that were refused.
+    pub(super) gso_refused: u64,
+    /// Datagrams of refused entries, sent again one by one.
+    pub(super) resent_singly: u64,
+    /// Times the kernel took no more.
+    pub(super) blocked: u64,
+    /// Datagrams dropped because the backlog was full.
+    pub(super) backlog_dropped: u64,
+    /// Datagrams the kernel refused, or whose address the socket cannot write: dropped.
+    pub(super) refused: u64,
+}
+
+/// The sending side of a shard's socket.
+pub(super) struct UdpOut {
+    family: Family,
+    /// Addresses of this host a datagram may be sent from; empty when the socket has only one.
+    sources: Vec<IpAddr>,
+    /// The one of them that the entry just refused named: if it leaves without, the host has
+    /// lost that address, and the kernel chooses from then on.
+    suspect: Option<IpAddr>,
+    /// What is to be sent, in order.
+    queue: VecDeque<Transmit>,
+    /// How the front of the queue is to be sent: reused between calls.
+    entries: Vec<SendEntry>,
+    buffers: SendBuffers,
+    /// Shortest segment each destination has refused: its route's MTU is smaller.
+    refusals: HashMap<SocketAddr, usize>,
+    /// Datagrams still to be sent singly since a device refused an entry.
+    singles_left: u32,
+    /// Whether the kernel took no more at the last flush.
+    blocked: bool,
+    counts: Counts,
+}
+
+impl UdpOut {
+    /// For a socket bound to `bound` on a host with these addresses.
+    pub(super) fn new(bound: SocketAddr, host: Vec<IpAddr>) -> Self {
+        Self {
+            family: Family::of(bound),
+            sources: if bound.ip().is_unspecified() {
+                host
+            } else {
+                Vec::new()
+            },
+            suspect: None,
+            queue: VecDeque::new(),
+            entries: Vec::with_capacity(BATCH_ENTRIES),
+            buffers: SendBuffers::default(),
+            refusals: HashMap::new(),
+            singles_left: 0,
+            blocked: false,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Queues a datagram for the next flush.
+    pub(super) fn push(&mut self, transmit: Transmit) {
+        if self.family.ip(transmit.destination.ip()).is_none() {
+            self.counts.refused += 1;
+            return;
+        }
+        if self.queue.len() == BACKLOG_DATAGRAMS {
+            self.queue.pop_front();
+            self.counts.backlog_dropped += 1;
+        }
+        self.queue.push_back(transmit);
+    }
+
+    /// Sends what is queued, until the kernel takes no more.
+    pub(super) fn flush(&mut self, socket: &UdpSocket) {
+        self.blocked = false;
+        while !self.queue.is_empty() {
+            self.plan();
+            let datagrams = self.queue.iter().map(|transmit| &*transmit.contents);
+            match self.buffers.send(socket.as_fd(), &self.entries, datagrams) {
+                Ok(entries) => self.note_sent(entries),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.counts.blocked += 1;
+                    self.blocked = true;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.note_refused(&error),
+            }
+        }
+    }
+
+    /// Datagrams waiting for a flush.
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether the last flush ended because the kernel took no more.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Lays out the front of the queue as entries.
+    fn plan(&mut self) {
+        self.entries.clear();
+        let mut queue = self.queue.iter().peekable();
+        let mut singles_left = self.singles_left;
+        while self.entries.len() < BATCH_ENTRIES {
+            let Some(first) = queue.next() else { return };
+            let length = first.contents.len();
+            let (mut datagrams, mut bytes) = (1, length);
+            let refused = self.refusals.get(&first.destination);
+            let joins = singles_left == 0 && refused.is_none_or(|refused| length < *refused);
+            while let Some(next) = queue.peek().filter(|_| joins && datagrams < ENTRY_SEGMENTS) {
+                let more = next.contents.len();
+                let same = next.destination == first.destination && next.source == first.source;
+                if !same || more == 0 || more > length || bytes + more > ENTRY_BYTES {
+                    break;
+                }
+                datagrams += 1;
+                bytes += more;
+                queue.next();
+                if more < length {
+                    break;
+                }
+            }
+            singles_left = singles_left.saturating_sub(1);
+            let destination = self.family.address(first.destination);
+            self.entries.push(SendEntry {
+                destination: destination.expect("checked when it was queued"),
+                source: self.source(first),
+                segment: u16::try_from(length).ok().filter(|_| datagrams > 1),
+                datagrams,
+            });
+        }
+    }
+
+    /// The address to send from, when the engine names one of this host's.
+    fn source(&self, transmit: &Transmit) -> Option<IpAddr> {
+        let ip = transmit.source.ip();
+        let usable = ip.is_ipv4() == transmit.destination.is_ipv4()
+            && self.sources.contains(&ip)
+            && self.suspect != Some(ip);
+        self.family.ip(ip).filter(|_| usable)
+    }
+
+    /// Takes what the kernel has sent off the queue.
+    fn note_sent(&mut self, entries: usize) {
+        if let Some(lost) = self.suspect.take() {
+            self.sources.retain(|ip| *ip != lost);
+        }
+        for entry in &self.entries[..entries] {
+            let sent = self.queue.drain(..entry.datagrams);
+            self.counts.bytes += sent.map(|t| t.contents.len() as u64).sum::<u64>();
+            self.counts.datagrams += entry.datagrams as u64;
+            self.counts.entries += 1;
+            if entry.segment.is_some() {
+                self.counts.gso_entries += 1;
+                self.counts.gso_segments += entry.datagrams as u64;
+            }
+            self.singles_left = self.singles_left.saturating_sub(1);
+        }
+    }
+
+    /// Learns from the refusal of the first entry. Either the next plan differs for it, or its
+    /// datagrams are dropped.
+    fn note_refused(&mut self, error: &io::Error) {
+        let (entry, first) = (&self.entries[0], &self.queue[0]);
+        match (error.raw_os_error(), entry.segment, entry.source) {
+            (Some(libc::EINVAL | libc::EMSGSIZE), Some(segment), _) => {
+                if self.refusals.len() == REFUSALS {
+                    self.refusals.clear();
+                }
+                let refused = self.refusals.entry(first.destination).or_insert(usize::MAX);
+                *refused = usize::from(segment).min(*refused);
+                self.counts.gso_refused += 1;
+                self.counts.resent_singly += entry.datagrams as u64;
+            }
+            (Some(libc::EIO), Some(_), _) => {
+                self.singles_left = SINGLES_AFTER_EIO;
+                self.counts.gso_refused += 1;
+                self.counts.resent_singly += entry.datagrams as u64;
+            }
+            (Some(libc::EINVAL | libc::ENETUNREACH), _, Some(_)) => {
+                self.suspect = Some(first.source.ip());
+            }
+            _ => {
+                self.suspect = None;
+                self.counts.refused += entry.datagrams as u64;
+                self.queue.drain(..entry.datagrams);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use str0m::net::Protocol;
+
+    use super::*;
+    use crate::shard::{socket, sys};
+
+    fn datagram(source: IpAddr, destination: SocketAddr, length: usize, fill: u8) -> Transmit {
+        Transmit {
+            proto: Protocol::Udp,
+            source: SocketAddr::new(source, 1),
+            destination,
+            contents: vec![fill; length].into(),
+        }
+    }
+
+    fn listener(ip: &str) -> UdpSocket {
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        socket
+    }
+
+    fn open(address: &str) -> UdpSocket {
+        socket::open(address.parse().unwrap(), 1).unwrap().remove(0)
+    }
+
+    fn next(socket: &UdpSocket) -> (usize, u8, IpAddr) {
+        let mut buffer = [0; 65_536];
+        let (length, from) = socket.recv_from(&mut buffer).unwrap();
+        (length, buffer[0], from.ip())
+    }
+
+    #[test]
+    fn equal_datagrams_to_one_destination_share_an_entry() {
+        for (bind, ip) in [
+            ("[::]:0", "127.0.0.1"),
+            ("[::]:0", "::1"),
+            ("127.0.0.1:0", "127.0.0.1"),
+        ] {
+            let (socket, a, b) = (open(bind), listener(ip), listener(ip));
+            let mut out = UdpOut::new(socket.local_addr().unwrap(), Vec::new());
+            let source = ip.parse().unwrap();
+            for (listener, length) in [(&a, 900), (&a, 900), (&a, 300), (&a, 900), (&b, 900)] {
+                let fill = length as u8;
+                out.push(datagram(
+                    source,
+                    listener.local_addr().unwrap(),
+                    length,
+                    fill,
+                ));
+            }
+            out.flush(&socket);
+            for length in [900, 900, 300, 900] {
+                assert_eq!(next(&a), (length, length as u8, source));
+            }
+            assert_eq!(next(&b).0, 900);
+            let counts = out.counts();
+            assert_eq!(
+                (counts.datagrams, counts.bytes, counts.entries),
+                (5, 3900, 3)
+            );
+            assert_eq!((counts.gso_entries, counts.gso_segments), (1, 3));
+        }
+    }
+
+    #[test]
+    fn entries_keep_to_the_kernels_bounds() {
+        let (socket, listener) = (open("127.0.0.1:0"), listener("127.0.0.1"));
+        let mut out = UdpOut::new(socket.local_addr().unwrap(), Vec::new());
+        let to = listener.local_addr().unwrap();
+        for (count, length) in [(ENTRY_SEGMENTS + 1, 10), (3, 30_000)] {
+            for _ in 0..count {
+                out.push(datagram(to.ip(), to, length, 0));
+            }
+        }
+        out.flush(&socket);
+        let counts = out.counts();
+        assert_eq!(
+            (counts.entries, counts.gso_entries, counts.gso_segments),
+            (4, 2, 66)
+        );
+        assert_eq!((counts.gso_refused, counts.refused), (0, 0));
+    }
+
+    #[test]
+    fn a_refused_entry_is_sent_again_singly_and_not_tried_again() {
+        let (socket, listener) = (open("[::1]:0"), listener("::1"));
+        // A route of 1280 bytes over which the kernel may fragment.
+        sys::set_option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU, 1280).unwrap();
+        let (level, name) = (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER);
+        sys::set_option(socket.as_fd(), level, name, libc::IPV6_PMTUDISC_DONT).unwrap();
+        let mut out = UdpOut::new(socket.local_addr().unwrap(), Vec::new());
+        let to = listener.local_addr().unwrap();
+        for round in 1..=2 {
+            for fill in [1, 2, 3] {
+                out.push(datagram(to.ip(), to, 1400, fill));
+            }
+            out.flush(&socket);
+            for fill in [1, 2, 3] {
+                assert_eq!(next(&listener), (1400, fill, to.ip()));
+            }
+            let counts = out.counts();
+            assert_eq!(
+                (counts.gso_refused, counts.resent_singly),
+                (1, 3),
+                "round {round}"
+            );
+        }
+        for _ in 0..2 {
+            out.push(datagram(to.ip(), to, 1000, 0));
+        }
+        out.flush(&socket);
+        assert_eq!(
+            out.counts().gso_segments,
+            2,
+            "shorter ones still share an entry"
+        );
+    }
+
+    #[test]
+    fn datagrams_leave_from_the_address_the_engine_names() {
+        let socket = open("[::]:0");
+        for (ip, source) in [
+            ("127.0.0.1", "127.0.0.9"),
+            ("::1", "::1"),
+            ("127.0.0.1", "127.0.0.1"),
+        ] {
+            let listener = listener(ip);
+            let source: IpAddr = source.parse().unwrap();
+            let mut out = UdpOut::new(socket.local_addr().unwrap(), vec![source]);
+            for fill in [1, 2] {
+                out.push(datagram(source, listener.local_addr().unwrap(), 100, fill));
+            }
+            out.flush(&socket);
+            assert_eq!(next(&listener), (100, 1, source));
+            assert_eq!(next(&listener), (100, 2, source));
+        }
+    }
+
+    #[test]
+    fn an_address_the_host_has_lost_is_no_longer_named() {
+        let (socket, listener) = (open("[::]:0"), listener("127.0.0.1"));
+        let lost: IpAddr = "198.51.100.7".parse().unwrap();
+        let mut out = UdpOut::new(socket.local_addr().unwrap(), vec![lost]);
+        for fill in [1, 2] {
+            out.push(datagram(lost, listener.local_addr().unwrap(), 100, fill));
+        }
+        out.flush(&socket);
+        assert_eq!(next(&listener), (100, 1, "127.0.0.1".parse().unwrap()));
+        assert_eq!(next(&listener), (100, 2, "127.0.0.1".parse().unwrap()));
+        assert_eq!(out.counts().refused, 0);
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_counted_and_holds_nothing_up() {
+        let (socket, listener) = (open("127.0.0.1:0"), listener("127.0.0.1"));
+        let mut out = UdpOut::new(socket.local_addr().unwrap(), Vec::new());
+        let to = listener.local_addr().unwrap();
+        out.push(datagram(to.ip(), "[::1]:9".parse().unwrap(), 100, 0));
+        out.push(datagram(to.ip(), to, 65_508, 0));
+        out.push(datagram(to.ip(), to, 100, 5));
+        out.flush(&socket);
+        assert_eq!(next(&listener).1, 5);
+        assert_eq!((out.counts().refused, out.counts().datagrams), (2, 1));
+        assert!(!out.is_blocked());
+    }
+
+    #[test]
+    fn a_full_backlog_drops_the_oldest() {
+        let mut out = UdpOut::new("127.0.0.1:0".parse().unwrap(), Vec::new());
+        let to = "127.0.0.1:9".parse().unwrap();
+        for number in 0..BACKLOG_DATAGRAMS + 2 {
+            let length = if number == 2 { 7 } else { 8 };
+            out.push(datagram("127.0.0.1".parse().unwrap(), to, length, 0));
+        }
+        assert_eq!(out.counts().backlog_dropped, 2);
+        assert_eq!(out.queued(), BACKLOG_DATAGRAMS);
+        assert_eq!(out.queue[0].contents.len(), 7);
+    }
+}
