@@ -1,0 +1,15 @@
+//! The virtual clock: every simulation starts at the same instant and no time passes by itself.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+/// Where virtual time starts. One instant for the whole process, so that two runs of one seed
+/// live at the same time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an Instant cannot be made from nothing; only differences to this one matter"
+)]
+pub(crate) fn origin() -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    *ORIGIN.get_or_init(Instant::now)
+}

@@ -1,0 +1,36 @@
+//! What a client writes down about what it receives.
+
+use std::time::Duration;
+
+use str0m::rtp::Ssrc;
+
+use super::encoder::{Stamp, Vp8Ids};
+use crate::engine::command::TrackInfo;
+
+/// One received RTP packet, retransmissions among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// When, since the world began.
+    pub(crate) at: Duration,
+    /// Extended sequence number.
+    pub(crate) seq: u64,
+    /// RTP timestamp.
+    pub(crate) time: u32,
+    /// Marker bit.
+    pub(crate) marker: bool,
+    /// What the packet says about itself; `None` when no encoder made it or it was damaged.
+    pub(crate) stamp: Option<Stamp>,
+    /// Of a VP8 packet.
+    pub(crate) vp8: Option<Vp8Ids>,
+}
+
+/// One m-line that receives.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    /// What the server says plays in it.
+    pub(crate) track: Option<TrackInfo>,
+    /// Everything that arrived on it, in order of arrival.
+    pub(crate) received: Vec<Received>,
+    /// The SSRCs it arrived on.
+    pub(crate) ssrcs: Vec<Ssrc>,
+}
