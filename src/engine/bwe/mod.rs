@@ -1,1 +1,422 @@
-//! Send-side congestion control, a pure state machine.
+//! Send-side congestion control: how much one viewer's path carries, from the feedback the
+//! viewer sends (draft-ietf-rmcat-gcc-02 and what libwebrtc does today). A pure state machine.
+//!
+//! A packet meets, in order: [`pacer`] (may it leave), [`sent`] (remember it); and when the
+//! viewer reports on it: [`twcc`], [`groups`] → [`trendline`] → [`overuse`] → [`aimd`] (delay),
+//! [`acked`] (throughput), [`loss`], [`alr`] and [`probe`] → [`meter`]. [`silence`] acts when
+//! reports stay away, [`fallback`] where they are of the older kinds.
+
+mod acked;
+mod aimd;
+mod alr;
+mod fallback;
+mod groups;
+#[cfg(test)]
+mod hostile;
+mod loss;
+mod meter;
+mod overuse;
+pub mod pacer;
+mod probe;
+mod queue;
+mod sent;
+mod silence;
+#[cfg(test)]
+mod sim;
+mod trendline;
+pub mod twcc;
+
+use std::time::{Duration, Instant};
+
+use str0m::bwe::Bitrate;
+
+pub use probe::{ClusterId, ProbeCluster};
+pub use silence::UNHEARD_BPS;
+
+use acked::AckedRate;
+use aimd::{Aimd, Observed};
+use alr::Alr;
+use fallback::Fallback;
+use groups::Groups;
+use loss::LossBound;
+use meter::Meter;
+use overuse::{OveruseDetector, Usage};
+use probe::{Prober, Situation};
+use queue::Queue;
+use sent::{Sent, SentRing};
+use silence::Silence;
+use trendline::Trendline;
+use twcc::{Arrival, ArrivalClock, TwccSeq};
+
+/// Delay is forgotten when no feedback came for this long, in microseconds. libwebrtc
+/// delay_based_bwe.cc, kStreamTimeOut.
+const STALE_US: u64 = 2_000_000;
+
+/// The round trip until one is known, in microseconds. libwebrtc aimd_rate_control.cc, kDefaultRtt.
+const DEFAULT_RTT_US: u64 = 200_000;
+
+/// A probe that finds less takes the rate down to no less than this share of it, as overuse
+/// would: one disturbed probe is no collapse. libwebrtc kProbeDropThroughputFraction.
+const PROBE_KEEPS: f64 = 0.85;
+
+/// After an outage the path is asked for this share of what it carried before. libwebrtc
+/// probe_controller.cc, kProbeFractionAfterDrop.
+const RECOVERY: f64 = 0.85;
+
+/// What an estimator is told once.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The target never goes below this.
+    pub min: Bitrate,
+    /// The target never goes above this.
+    pub max: Bitrate,
+    /// The target before anything is known. libwebrtc begins at 300 kbit/s.
+    pub start: Bitrate,
+    /// Transport-wide feedback was negotiated.
+    pub transport_wide: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            min: Bitrate::kbps(50),
+            max: Bitrate::mbps(30),
+            start: Bitrate::kbps(300),
+            transport_wide: true,
+        }
+    }
+}
+
+/// What one viewer's path carries.
+#[derive(Debug)]
+pub struct Bwe {
+    options: Options,
+    /// Microseconds are counted from here.
+    epoch: Instant,
+    sent: SentRing,
+    clock: ArrivalClock,
+    delay: Delay,
+    acked: AckedRate,
+    alr: Alr,
+    aimd: Aimd,
+    loss: LossBound,
+    /// Losses of packets sent before this are not counted: they were an outage.
+    forgiven_us: u64,
+    prober: Prober,
+    meter: Meter,
+    silence: Silence,
+    fallback: Fallback,
+    /// When transport-wide feedback last came.
+    heard_us: Option<u64>,
+    rtt_us: u64,
+    wanted_bps: f64,
+    /// Share of the rate that may be sent while a queue is drained.
+    share: f64,
+}
+
+/// The delay path of the estimator: arrival groups to usage.
+#[derive(Debug)]
+struct Delay {
+    groups: Groups,
+    trendline: Trendline,
+    detector: OveruseDetector,
+    queue: Queue,
+}
+
+impl Delay {
+    fn new() -> Self {
+        Self {
+            groups: Groups::default(),
+            trendline: Trendline::new(),
+            detector: OveruseDetector::new(),
+            queue: Queue::default(),
+        }
+    }
+
+    fn on_arrived(&mut self, now_us: u64, sent: Sent, arrival_us: i64) {
+        let (told_us, sent_us) = (now_us as i64, sent.at_us as i64);
+        if let Some(delta) = self.groups.add(told_us, sent_us, arrival_us) {
+            let trend = self.trendline.add(delta);
+            self.detector.add(trend, delta.send_us, delta.at_us);
+            self.queue.on_delay(now_us, trend.delay_ms);
+        }
+    }
+}
+
+impl Bwe {
+    /// An estimator of a path nothing has been sent on.
+    #[must_use]
+    pub fn new(now: Instant, options: Options) -> Self {
+        let start_bps = options.start.as_f64();
+        Self {
+            options,
+            epoch: now,
+            sent: SentRing::new(),
+            clock: ArrivalClock::default(),
+            delay: Delay::new(),
+            acked: AckedRate::new(),
+            alr: Alr::default(),
+            aimd: Aimd::new(0, start_bps),
+            loss: LossBound::new(0),
+            forgiven_us: 0,
+            prober: Prober::new(),
+            meter: Meter::default(),
+            silence: Silence::default(),
+            fallback: Fallback::new(0, start_bps),
+            heard_us: None,
+            rtt_us: DEFAULT_RTT_US,
+            wanted_bps: 0.0,
+            share: 1.0,
+        }
+    }
+
+    /// A packet left: `bytes` on the wire without IP and UDP headers, `cluster` if it was
+    /// granted to a probe.
+    pub fn on_sent(
+        &mut self,
+        now: Instant,
+        seq: TwccSeq,
+        bytes: usize,
+        cluster: Option<ClusterId>,
+    ) {
+        let at_us = self.micros(now);
+        let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
+        self.silence.on_sent(at_us);
+        if !self.uses_twcc() {
+            self.fallback.on_sent(at_us, bytes);
+        }
+        if self.options.transport_wide {
+            let sent = Sent {
+                at_us,
+                bytes,
+                cluster,
+            };
+            self.sent.insert(seq, sent);
+            self.alr.on_sent(at_us, bytes, self.aimd.bps());
+        }
+    }
+
+    /// Transport-wide feedback came: what one message says of each packet, in its order.
+    pub fn on_feedback(&mut self, now: Instant, arrivals: impl IntoIterator<Item = Arrival>) {
+        if !self.options.transport_wide {
+            return;
+        }
+        let now_us = self.micros(now);
+        self.on_heard(now_us);
+        if self
+            .heard_us
+            .is_none_or(|at| now_us.saturating_sub(at) > STALE_US)
+        {
+            self.delay = Delay::new();
+        }
+        self.heard_us = Some(now_us);
+        let newest_us = self.take_in(now_us, arrivals.into_iter());
+        if let Some(sent_us) = newest_us {
+            self.smooth_rtt(now_us.saturating_sub(sent_us));
+        }
+        self.decide(now_us);
+    }
+
+    /// A receiver report gave the round trip.
+    pub fn on_rtt(&mut self, rtt: Duration) {
+        self.smooth_rtt(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// A receiver report came: `lost` is its fraction lost, in 256ths (RFC 3550 §6.4.1).
+    pub fn on_loss_report(&mut self, now: Instant, lost: u8) {
+        let now_us = self.micros(now);
+        if !self.uses_twcc() {
+            self.on_heard(now_us);
+            let lost = f64::from(lost) / 256.0;
+            self.fallback.on_loss_report(now_us, lost, self.rtt_us);
+        }
+    }
+
+    /// The viewer's own estimate came (REMB). Ignored while transport-wide feedback comes.
+    pub fn on_remb(&mut self, now: Instant, estimate: Bitrate) {
+        if !self.uses_twcc() {
+            self.on_heard(self.micros(now));
+            self.fallback.on_remb(estimate.as_f64());
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub fn on_timeout(&mut self, now: Instant) {
+        let now_us = self.micros(now);
+        self.silence.on_timeout(now_us, self.uncapped_bps());
+        if self.options.transport_wide {
+            self.prober.on_timeout(self.situation(now_us));
+        }
+    }
+
+    /// What the viewer's allocation could use. More than [`Bwe::target`] makes it probe.
+    pub fn set_wanted(&mut self, wanted: Bitrate) {
+        self.wanted_bps = wanted.as_f64();
+    }
+
+    /// The next probe cluster to give to the viewer's [`pacer::Pacer`].
+    pub fn poll_probe(&mut self) -> Option<ProbeCluster> {
+        let cluster = self.prober.poll()?;
+        self.meter.expect(&cluster);
+        Some(cluster)
+    }
+
+    /// How much may be sent to this viewer, all of it counted: audio, video, resends, padding.
+    #[must_use]
+    pub fn target(&self) -> Bitrate {
+        let bps = self.uncapped_bps() * self.share;
+        let bps = self.silence.cap_bps().map_or(bps, |cap| cap.min(bps));
+        Bitrate::from(bps.clamp(self.options.min.as_f64(), self.options.max.as_f64()))
+    }
+
+    /// The round trip as far as known.
+    #[must_use]
+    pub fn rtt(&self) -> Duration {
+        Duration::from_micros(self.rtt_us)
+    }
+
+    /// When [`Bwe::on_timeout`] must be called next; `None` when nothing is sent and nobody
+    /// wants more. May lie in the past: then it is due.
+    #[must_use]
+    pub fn wakeup(&self) -> Option<Instant> {
+        let probe_us = if self.options.transport_wide {
+            self.prober.due_us(self.situation(0))
+        } else {
+            None
+        };
+        let due_us = match (self.silence.due_us(), probe_us) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        due_us.map(|us| self.epoch + Duration::from_micros(us))
+    }
+
+    /// Takes in the reports on single packets. Returns when the newest that arrived was sent.
+    fn take_in(&mut self, now_us: u64, arrivals: impl Iterator<Item = Arrival>) -> Option<u64> {
+        let mut newest_us = None;
+        for arrival in arrivals {
+            if let Some(at_us) = arrival.at_us {
+                let arrival_us = self.clock.unwrap(at_us);
+                if let Some(arrived) = self.sent.arrived(now_us, arrival.seq) {
+                    self.loss.on_arrived(arrived.was_lost);
+                    self.on_arrived(now_us, arrived.sent, arrival_us);
+                    newest_us = newest_us.max(Some(arrived.sent.at_us));
+                }
+            } else if let Some(sent) = self.sent.lost(now_us, arrival.seq)
+                && sent.at_us >= self.forgiven_us
+            {
+                self.loss.on_lost();
+            }
+        }
+        newest_us
+    }
+
+    fn on_arrived(&mut self, now_us: u64, sent: Sent, arrival_us: i64) {
+        self.acked.add(arrival_us, sent.bytes);
+        match sent.cluster {
+            // A cluster fills the queue on purpose: its delay is measured, not acted on.
+            Some(id) => self.meter.on_arrived(id, sent, arrival_us),
+            None => self.delay.on_arrived(now_us, sent, arrival_us),
+        }
+    }
+
+    /// Turns what was taken in into a rate.
+    fn decide(&mut self, now_us: u64) {
+        let observed = Observed {
+            usage: self.delay.detector.usage(),
+            acked_bps: self.acked.bps(),
+            rtt_us: self.rtt_us,
+            limited: self.alr.is_limited(),
+            contested: self.delay.queue.is_contested(now_us),
+        };
+        let before_bps = self.uncapped_bps();
+        let result = self.meter.take_result();
+        if let Some((id, found_bps)) = result.filter(|_| observed.usage != Usage::Over) {
+            let rate_bps = found_bps.max(PROBE_KEEPS * self.aimd.bps());
+            self.aimd.set(now_us, rate_bps);
+            self.loss.on_measured(found_bps);
+            self.prober.on_result(self.situation(now_us), id, found_bps);
+        } else if self.aimd.update(now_us, observed) {
+            self.on_cut(now_us, self.uncapped_bps() / before_bps);
+        }
+        let (min_bps, max_bps) = (self.options.min.as_f64(), self.options.max.as_f64());
+        let bounded_bps = self.aimd.bps().clamp(min_bps, max_bps);
+        if bounded_bps != self.aimd.bps() {
+            self.aimd.set(now_us, bounded_bps);
+        }
+        if self
+            .loss
+            .update(now_us, observed.acked_bps, self.aimd.bps(), self.rtt_us)
+        {
+            self.on_cut(now_us, self.uncapped_bps() / before_bps);
+        }
+        self.share = self.delay.queue.share(now_us);
+        self.prober.on_timeout(self.situation(now_us));
+    }
+
+    fn on_cut(&mut self, now_us: u64, share: f64) {
+        self.delay.queue.on_cut(now_us, share);
+        self.prober.on_cut(now_us);
+    }
+
+    /// Something was heard of the viewer. If it had been missed, the path is taken to be a new
+    /// one that may well be the old one: on from the cut rate, and a probe for the old one.
+    fn on_heard(&mut self, now_us: u64) {
+        let Some(ended) = self.silence.on_heard(now_us, self.uncapped_bps()) else {
+            return;
+        };
+        self.fallback.set(ended.cap_bps);
+        self.aimd.set(now_us, ended.cap_bps);
+        self.delay = Delay::new();
+        self.loss.forgive(now_us);
+        self.forgiven_us = now_us;
+        if self.options.transport_wide {
+            let before_bps = RECOVERY * ended.before_bps;
+            self.prober.on_recovery(self.situation(now_us), before_bps);
+        }
+    }
+
+    fn situation(&self, now_us: u64) -> Situation {
+        Situation {
+            now_us,
+            rate_bps: self.uncapped_bps(),
+            wanted_bps: self.reach_bps(),
+            congested: self.delay.detector.usage() == Usage::Over || self.loss.is_heavy(),
+            settled: self.aimd.is_near_capacity() && !self.alr.is_limited(),
+        }
+    }
+
+    /// What is worth probing for, in bit/s.
+    fn reach_bps(&self) -> f64 {
+        self.wanted_bps.min(self.options.max.as_f64())
+    }
+
+    /// The estimate, in bit/s, before a silence caps it.
+    fn uncapped_bps(&self) -> f64 {
+        if self.uses_twcc() {
+            let delay_bps = self.aimd.bps();
+            self.loss
+                .bps()
+                .map_or(delay_bps, |loss| loss.min(delay_bps))
+        } else {
+            self.fallback.bps()
+        }
+    }
+
+    /// Transport-wide feedback decides. It does not before the first of it has come: a viewer
+    /// that negotiated it and sends only receiver reports is judged by those.
+    fn uses_twcc(&self) -> bool {
+        self.heard_us.is_some()
+    }
+
+    /// A new round trip counts an eighth (RFC 6298 §2.3).
+    fn smooth_rtt(&mut self, rtt_us: u64) {
+        let rtt_us = rtt_us.min(STALE_US);
+        self.rtt_us = (7 * self.rtt_us + rtt_us) / 8;
+    }
+
+    fn micros(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.epoch);
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,1 @@
+//! Feedback from a viewer that means harm, or is broken.

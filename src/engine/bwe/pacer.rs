@@ -1,0 +1,297 @@
+//! How many bytes may leave for a viewer in this tick: media at a multiple of the target,
+//! probe clusters at exactly their rate. A calculation, not a queue.
+
+use std::time::{Duration, Instant};
+
+use str0m::bwe::Bitrate;
+
+use super::probe::{ClusterId, ProbeCluster};
+
+/// Media leaves at this multiple of the target, so that a frame does not wait for the next.
+/// libwebrtc goog_cc_network_control.cc, kDefaultPaceMultiplier.
+const PACE: f64 = 2.5;
+
+/// Unused allowance that may leave at once. The trade-off of the pacer: more of it makes longer
+/// runs of packets for one GSO send and more queue at a narrow link. `bench/bwe.rs` measures it.
+/// libwebrtc has 40 ms (task_queue_paced_sender.h, kBurstyPacerBurst).
+pub const BURST: Duration = Duration::from_millis(10);
+
+/// A late tick makes up for this much at most; more would be a burst of its own.
+const CATCH_UP: Duration = Duration::from_millis(40);
+
+/// Media waits at most about this long: a longer backlog is sent faster.
+/// libwebrtc pacing_controller.h has 2 s (kMaxExpectedQueueLength); viewers watch live.
+const MAX_WAIT: Duration = Duration::from_millis(500);
+
+/// How often the owner asks while something waits: the shard's tick.
+pub const TICK: Duration = Duration::from_millis(5);
+
+/// A cluster this late, as a multiple of its length, is given up: it can no longer be measured.
+const MAX_CLUSTER_LATENESS: f64 = 4.0;
+
+/// Bytes waiting for one viewer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Audio. It never waits.
+    pub audio: usize,
+    /// Packets sent again. They go ahead of video.
+    pub rtx: usize,
+    /// Video.
+    pub video: usize,
+}
+
+/// Bytes that may leave in this tick. A packet that begins within its allowance may leave whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Of the audio that waits: all of it.
+    pub audio: usize,
+    /// Of the packets sent again.
+    pub rtx: usize,
+    /// Of the video.
+    pub video: usize,
+    /// Of padding, to make up a cluster's rate.
+    pub padding: usize,
+    /// The cluster all of this belongs to.
+    pub cluster: Option<ClusterId>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    cluster: ProbeCluster,
+    /// When its first packets may have left; `None` before.
+    began: Option<Instant>,
+    bytes: u32,
+    packets: u32,
+}
+
+/// Allowances of one viewer.
+#[derive(Debug)]
+pub struct Pacer {
+    /// May leave now, in bytes; below zero, what has left too early.
+    allowance: f64,
+    asked: Instant,
+    /// The pace when last asked, in bytes a second.
+    bytes_per_s: f64,
+    burst: Duration,
+    running: Option<Running>,
+}
+
+impl Pacer {
+    /// A pacer of a viewer to whom nothing has been sent.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self::with_burst(now, BURST)
+    }
+
+    /// A pacer with another [`BURST`], to measure the trade-off.
+    #[must_use]
+    pub fn with_burst(now: Instant, burst: Duration) -> Self {
+        Self {
+            allowance: 0.0,
+            asked: now,
+            bytes_per_s: 0.0,
+            burst,
+            running: None,
+        }
+    }
+
+    /// No cluster is running: the next may be polled.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.running.is_none()
+    }
+
+    /// Begins a cluster with the next grant. One that is running is given up.
+    pub fn start(&mut self, cluster: ProbeCluster) {
+        self.running = Some(Running {
+            cluster,
+            began: None,
+            bytes: 0,
+            packets: 0,
+        });
+    }
+
+    /// What may leave now. What does leave must be told by [`Pacer::on_sent`].
+    pub fn grant(&mut self, now: Instant, target: Bitrate, backlog: Backlog) -> Grant {
+        self.earn(now, target, backlog);
+        let (allowance, cluster) = match self.cluster_allowance(now) {
+            Some((due, id)) => (due, Some(id)),
+            None => (self.allowance.max(0.0) as usize, None),
+        };
+        let audio = backlog.audio;
+        let rest = allowance.saturating_sub(audio);
+        let rtx = backlog.rtx.min(rest);
+        let rest = rest - rtx;
+        let video = backlog.video.min(rest);
+        Grant {
+            audio,
+            rtx,
+            video,
+            padding: if cluster.is_some() { rest - video } else { 0 },
+            cluster,
+        }
+    }
+
+    /// A packet left.
+    pub fn on_sent(&mut self, bytes: usize, cluster: Option<ClusterId>) {
+        self.allowance -= bytes as f64;
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if cluster != Some(running.cluster.id) {
+            return;
+        }
+        running.bytes = running.bytes.saturating_add(bytes as u32);
+        running.packets += 1;
+        if running.bytes >= running.cluster.bytes
+            && running.packets >= u32::from(running.cluster.packets)
+        {
+            self.running = None;
+        }
+    }
+
+    /// When to ask again; `None` when nothing waits and no cluster runs.
+    #[must_use]
+    pub fn wakeup(&self, backlog: Backlog) -> Option<Instant> {
+        if self.running.is_some() {
+            return Some(self.asked + TICK);
+        }
+        if backlog == Backlog::default() {
+            return None;
+        }
+        let owed_s = -self.allowance / self.bytes_per_s.max(1.0);
+        let wait = Duration::from_secs_f64(owed_s.clamp(0.0, MAX_WAIT.as_secs_f64()));
+        Some(self.asked + wait.max(TICK))
+    }
+
+    /// Adds what the time since the last call is worth.
+    fn earn(&mut self, now: Instant, target: Bitrate, backlog: Backlog) {
+        let waiting = (backlog.rtx + backlog.video) as f64;
+        let pace = PACE * target.as_f64() / 8.0;
+        self.bytes_per_s = pace.max(waiting / MAX_WAIT.as_secs_f64());
+        let since = now.saturating_duration_since(self.asked);
+        self.asked = self.asked.max(now);
+        // A burst is at least what a tick is worth, or late ticks would slow the pace.
+        let cap = self.bytes_per_s * self.burst.max(since.min(CATCH_UP)).as_secs_f64();
+        let earned = self.bytes_per_s * since.as_secs_f64();
+        // A debt never lasts longer than media may wait.
+        let floor = -self.bytes_per_s * MAX_WAIT.as_secs_f64();
+        self.allowance = (self.allowance.max(floor) + earned).min(cap);
+    }
+
+    /// What the running cluster is due, in bytes: at its rate, counted to the end of this tick.
+    fn cluster_allowance(&mut self, now: Instant) -> Option<(usize, ClusterId)> {
+        let running = self.running.as_mut()?;
+        let began = *running.began.get_or_insert(now);
+        let bytes_per_s = running.cluster.rate.as_f64() / 8.0;
+        let elapsed_s = now.saturating_duration_since(began).as_secs_f64();
+        let length_s = f64::from(running.cluster.bytes) / bytes_per_s.max(1.0);
+        if elapsed_s > MAX_CLUSTER_LATENESS * length_s + TICK.as_secs_f64() {
+            self.running = None;
+            return None;
+        }
+        let due = bytes_per_s * (elapsed_s + TICK.as_secs_f64()) - f64::from(running.bytes);
+        Some((due.max(0.0).round() as usize, running.cluster.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn video(bytes: usize) -> Backlog {
+        Backlog {
+            video: bytes,
+            ..Backlog::default()
+        }
+    }
+
+    /// An `Instant` to count from; its value does not matter.
+    fn origin() -> Instant {
+        crate::engine::bwe::sim::origin()
+    }
+
+    #[test]
+    fn video_leaves_at_two_and_a_half_times_the_target() {
+        let start = origin();
+        let mut pacer = Pacer::new(start);
+        let mut sent = 0;
+        for tick in 1..=200 {
+            let grant = pacer.grant(start + TICK * tick, Bitrate::kbps(800), video(10_000));
+            let mut left = grant.video;
+            while left > 0 {
+                pacer.on_sent(1_000, grant.cluster);
+                sent += 1_000;
+                left = left.saturating_sub(1_000);
+            }
+        }
+        assert!((249_000..252_000).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn audio_never_waits_and_resends_go_ahead() {
+        let start = origin();
+        let mut pacer = Pacer::new(start);
+        let backlog = Backlog {
+            audio: 300,
+            rtx: 900,
+            video: 9_000,
+        };
+        pacer.on_sent(50_000, None);
+        let grant = pacer.grant(start, Bitrate::kbps(100), backlog);
+        assert_eq!((grant.audio, grant.rtx, grant.video), (300, 0, 0));
+        let mut pacer = Pacer::new(start);
+        let grant = pacer.grant(start + TICK, Bitrate::kbps(1000), backlog);
+        assert_eq!((grant.audio, grant.rtx, grant.video), (300, 900, 362));
+    }
+
+    #[test]
+    fn a_cluster_leaves_at_its_rate_made_up_with_padding() {
+        let start = origin();
+        let mut pacer = Pacer::new(start);
+        let cluster = ProbeCluster {
+            id: ClusterId::FIRST,
+            rate: Bitrate::kbps(1600),
+            bytes: 8_000,
+            packets: 5,
+        };
+        pacer.start(cluster);
+        let mut left = Vec::new();
+        for tick in 0..20 {
+            let grant = pacer.grant(start + TICK * tick, Bitrate::kbps(200), video(100));
+            if grant.cluster.is_none() {
+                break;
+            }
+            pacer.on_sent(grant.video, grant.cluster);
+            pacer.on_sent(grant.padding, grant.cluster);
+            left.push(grant.video + grant.padding);
+        }
+        assert_eq!(left, [1_000; 8]);
+    }
+
+    #[test]
+    fn an_idle_viewer_is_not_woken() {
+        let start = origin();
+        let mut pacer = Pacer::new(start);
+        assert_eq!(pacer.wakeup(Backlog::default()), None);
+        pacer.on_sent(1_000, None);
+        pacer.grant(start, Bitrate::kbps(32), video(1));
+        let due = pacer.wakeup(video(1)).expect("something waits");
+        assert_eq!(due, start + Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_long_backlog_leaves_in_time() {
+        let start = origin();
+        let mut pacer = Pacer::new(start);
+        let mut waiting = 100_000;
+        let mut ticks = 0;
+        while waiting > 2_000 {
+            ticks += 1;
+            let grant = pacer.grant(start + TICK * ticks, Bitrate::kbps(50), video(waiting));
+            pacer.on_sent(grant.video, None);
+            waiting -= grant.video;
+        }
+        assert!(ticks < 450, "{ticks}");
+    }
+}
