@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::{bpf, sys};
 use crate::id::ShardId;
 
-/// Flows the kernel remembers. When full it forgets the one unused for longest, whose next
-/// datagram goes by hash and is handed over.
+/// Flows the kernel remembers: more than peers fit into a process, which forgets its flows with
+/// them. When full the one unused for longest is forgotten, and its datagrams go by hash.
 const FLOWS: u32 = 131_072;
 
 /// Which steering an operator asks for.
@@ -167,6 +167,9 @@ fn flow_key(remote: SocketAddr) -> [u8; bpf::FLOW_KEY_BYTES] {
 }
 
 #[cfg(test)]
+pub(super) use tests::binding_request;
+
+#[cfg(test)]
 mod tests {
     use std::io::Write;
     use std::time::Duration;
@@ -177,11 +180,14 @@ mod tests {
     const SHARDS: u16 = 4;
     const CLIENTS: u16 = 24;
 
-    /// A STUN binding request (RFC 8489 §5) with a PRIORITY before the USERNAME.
-    fn binding_request(username: &str) -> Vec<u8> {
+    /// A STUN binding request (RFC 8489 §5) with a PRIORITY before the USERNAME and a
+    /// MESSAGE-INTEGRITY nobody has made.
+    pub(in crate::shard) fn binding_request(username: &str) -> Vec<u8> {
         let mut attributes = vec![0, 0x24, 0, 4, 1, 2, 3, 4, 0, 6, 0, username.len() as u8];
         attributes.extend(username.bytes());
         attributes.resize(attributes.len().next_multiple_of(4), 0);
+        attributes.extend([0, 8, 0, 20]);
+        attributes.extend([9; 20]);
         let mut stun = vec![0, 1, 0, attributes.len() as u8, 0x21, 0x12, 0xA4, 0x42];
         stun.extend([7; 12]);
         stun.extend(attributes);
