@@ -30,6 +30,8 @@ pub enum Input {
     Text(SocketId, Utf8Bytes),
     /// It received a binary message of this many bytes.
     Binary(SocketId, usize),
+    /// It received a ping frame.
+    Ping(SocketId),
     /// It received a message past [`limits::MAX_FRAME_BYTES`], and reads no more.
     TooBig(SocketId),
     /// It is gone.
@@ -239,6 +241,9 @@ impl Hub {
             }),
             Input::Binary(socket, bytes) => self.with(now, socket, |session, directory| {
                 session.handle_binary(now, bytes, directory)
+            }),
+            Input::Ping(socket) => self.with(now, socket, |session, directory| {
+                session.handle_ping(now, directory)
             }),
             Input::TooBig(socket) => self.with(now, socket, Session::handle_too_big),
             Input::Gone(socket) => {
@@ -454,5 +459,39 @@ fn whose(event: &Event) -> PeerId {
         | Event::Closed { peer, .. } => *peer,
         Event::TrackPublished { track, .. } => track.id.peer,
         Event::TrackUnpublished { track, .. } => track.peer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::RoomId;
+    use crate::mailbox::{self, COMMAND_QUEUE, Waker};
+
+    #[test]
+    fn those_who_leave_go_before_those_who_come() {
+        let id = ShardId::new(0);
+        let (commands, shard) = mailbox::commands(id, Waker::new(|| {}));
+        let (mut hub, _) = Hub::new(clock(), &Options::default(), vec![commands]);
+        let join = |number| Command::Join {
+            room: RoomId::parse("r").unwrap(),
+            peer: PeerId::new(number),
+        };
+        for number in 0..COMMAND_QUEUE as u64 {
+            hub.send(id, join(number)).unwrap();
+        }
+        let peer = PeerId::new(0);
+        hub.send(id, Command::Leave { peer }).unwrap();
+        for _ in 0..10 {
+            shard.recv().unwrap();
+        }
+        assert!(hub.send(id, join(9999)).is_err());
+        hub.tell_who_left();
+        hub.send(id, join(9999)).unwrap();
+        let last: Vec<_> = shard.try_iter().collect();
+        assert_eq!(
+            last[last.len() - 2..],
+            [Command::Leave { peer }, join(9999)]
+        );
     }
 }

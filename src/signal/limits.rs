@@ -42,7 +42,7 @@ pub const MAX_MID_BYTES: usize = 64;
 pub const MAX_REF_CHARS: usize = 64;
 
 /// Messages from all sockets waiting for the hub. When full the sockets are not read.
-pub const INBOX_MESSAGES: usize = 1024;
+pub const INBOX_MESSAGES: usize = 256;
 
 /// How long a client may take to send the head of a request, or to begin the next request on
 /// the same connection. Then the connection is dropped.

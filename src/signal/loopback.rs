@@ -20,7 +20,7 @@ mod tests {
     use crate::engine::command::{Command, Event, Kind, Slot, Source, TrackInfo};
     use crate::id::{PeerId, RoomId, ShardId, TrackId};
     use crate::mailbox::{self, COMMAND_QUEUE, Report, Snapshot, Waker};
-    use crate::signal::{Options, ServeError, limits, serve};
+    use crate::signal::{Options, ServeError, limits, run, serve};
 
     /// How long anything may take before a test fails instead of hanging.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -145,8 +145,12 @@ mod tests {
 
         /// The next message, which must be of this type.
         async fn hear(&mut self, kind: &str) -> Value {
+            self.hear_within(kind, PATIENCE).await
+        }
+
+        async fn hear_within(&mut self, kind: &str, patience: Duration) -> Value {
             loop {
-                match timeout(PATIENCE, self.0.next())
+                match timeout(patience, self.0.next())
                     .await
                     .expect("a message in time")
                 {
@@ -360,7 +364,7 @@ mod tests {
             ..Options::default()
         };
         let mut server = Server::start(options, 1);
-        let (sleeper, sleeping) = Client::join(&mut server, "r").await;
+        let (mut sleeper, sleeping) = Client::join(&mut server, "r").await;
         let (mut talker, _) = Client::join(&mut server, "r").await;
         let (mut listener, _) = Client::join(&mut server, "r").await;
         talker.hear("participant-joined").await;
@@ -387,7 +391,13 @@ mod tests {
         assert_eq!(server.command().await, Command::Leave { peer: sleeping });
         let stats = server.json("/api/stats").await;
         assert_eq!(stats["signalling"]["slow_readers"], 1);
-        drop(sleeper);
+        // What still waited for it is not written any more.
+        let mut late = 0;
+        while let Some(Ok(Message::Text(text))) = timeout(PATIENCE, sleeper.0.next()).await.unwrap()
+        {
+            late += usize::from(text.len() > payload.len());
+        }
+        assert!(late + 2 < heard, "{late} of {heard}");
         server.stop().await.unwrap();
     }
 
@@ -399,20 +409,25 @@ mod tests {
         // The shard takes nothing while offers fill its queue.
         let (mut carol, _) = Client::connect(&server).await;
         let mut filling = Vec::new();
-        while filling.len() * 150 <= COMMAND_QUEUE {
+        let mut queued = 2;
+        while queued <= COMMAND_QUEUE {
             let (mut client, _) = Client::connect(&server).await;
             let room = format!("room-{}", filling.len());
             client.say(&json!({"type": "join", "roomId": room})).await;
             for _ in 0..150 {
-                let offer = r#"{"type":"offer","sdp":"v=0"}"#;
-                client.0.send(Message::text(offer)).await.unwrap();
+                client.say(&json!({"type": "offer", "sdp": "v=0"})).await;
             }
             client.hear("joined").await;
-            client.say(&json!({"type": "ping"})).await;
+            queued += 151;
+            if queued > COMMAND_QUEUE {
+                assert_eq!(client.error().await, "server-busy");
+            } else {
+                // Once this is answered all its offers are in the queue.
+                client.say(&json!({"type": "ping"})).await;
+                client.hear("pong").await;
+            }
             filling.push(client);
         }
-        let last = filling.last_mut().unwrap();
-        assert_eq!(last.error().await, "server-busy");
         carol
             .say(&json!({"type": "join", "roomId": "r", "ref": "j"}))
             .await;
@@ -546,5 +561,67 @@ mod tests {
         let endless = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Long: {long}\r\n\r\n");
         assert!(server.request(&endless).await.0.starts_with("HTTP/1.1 431"));
         server.stop().await.unwrap();
+    }
+
+    /// The signalling thread's work on the test's own thread, whose clock jumps to the next
+    /// deadline when nothing else is left to do.
+    fn start_on_a_jumping_clock() -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (wake, woken) = mpsc::unbounded_channel();
+        let waker = Waker::new(move || {
+            let _ = wake.send(());
+        });
+        let (commands, shard) = mailbox::commands(ShardId::new(0), waker);
+        let (reports, receiver) = mailbox::reports();
+        let serving = run(
+            Options::default(),
+            listener,
+            vec![commands],
+            receiver,
+            std::future::pending(),
+        );
+        tokio::spawn(serving);
+        Server {
+            address,
+            shards: vec![shard],
+            woken,
+            reports: Some(reports),
+            shutdown: None,
+            thread: std::thread::spawn(|| Ok(())),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_finish_its_request_is_dropped() {
+        let server = start_on_a_jumping_clock();
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+        let start = tokio::time::Instant::now();
+        let mut answer = Vec::new();
+        let ended = timeout(limits::HEAD_TIMEOUT * 2, stream.read_to_end(&mut answer)).await;
+        ended.expect("dropped in time").unwrap();
+        assert!(start.elapsed() >= limits::HEAD_TIMEOUT);
+        assert!(!String::from_utf8(answer).unwrap().contains("200"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_that_answers_no_ping_has_left_and_one_that_does_stays() {
+        let mut server = start_on_a_jumping_clock();
+        let (silent, silent_peer) = Client::join(&mut server, "r").await;
+        let (mut alive, _) = Client::join(&mut server, "r").await;
+        let heard = tokio::spawn(async move {
+            alive
+                .hear_within("participant-left", limits::SILENCE_TIMEOUT * 3)
+                .await;
+            alive.say(&json!({"type": "ping"})).await;
+            alive.hear("pong").await
+        });
+        let left = timeout(limits::SILENCE_TIMEOUT * 2, server.woken.recv()).await;
+        left.expect("a command in time");
+        let leave = Command::Leave { peer: silent_peer };
+        assert_eq!(server.shards[0].try_recv(), Ok(leave));
+        heard.await.unwrap();
+        drop(silent);
     }
 }

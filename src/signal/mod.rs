@@ -106,26 +106,30 @@ pub fn serve(
         .enable_all()
         .build()
         .map_err(ServeError::Start)?;
-    let served = runtime.block_on(async {
-        listener.set_nonblocking(true).map_err(ServeError::Start)?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Start)?;
-        let (hub, handle) = Hub::new(clock(), &options, commands);
-        let app = http::router(handle, options.page);
-        let max_connections = options.limits.max_connections;
-        let accepting = tokio::spawn(listener::accept(listener, app, max_connections));
-        let served = hub.run(reports, shutdown, || accepting.abort()).await;
-        served.map_err(|_| ServeError::ShardsEnded)
-    });
+    let served = runtime.block_on(run(options, listener, commands, reports, shutdown));
     // Connections that did not end in time are not waited for.
     runtime.shutdown_background();
     served
 }
 
-/// The one place where signalling reads the clock.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the driver's one place; everything pure is given `now`"
-)]
-pub(crate) fn clock() -> Instant {
-    Instant::now()
+async fn run(
+    options: Options,
+    listener: TcpListener,
+    commands: Vec<CommandSender>,
+    reports: Receiver<Report>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    listener.set_nonblocking(true).map_err(ServeError::Start)?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Start)?;
+    let (hub, handle) = Hub::new(clock(), &options, commands);
+    let app = http::router(handle, options.page);
+    let max_connections = options.limits.max_connections;
+    let accepting = tokio::spawn(listener::accept(listener, app, max_connections));
+    let served = hub.run(reports, shutdown, || accepting.abort()).await;
+    served.map_err(|_| ServeError::ShardsEnded)
+}
+
+/// The one place where signalling reads the clock: tokio's, which a test can move.
+fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

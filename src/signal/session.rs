@@ -123,6 +123,11 @@ impl Session {
         vec![self.tell(problem.into_message(None))]
     }
 
+    /// Takes in the fact that a ping frame came. It has been answered, and counts.
+    pub fn handle_ping(&mut self, now: Instant, directory: &mut Directory) -> Vec<Output> {
+        self.admit(now, 0, directory).err().unwrap_or_default()
+    }
+
     /// Takes in the fact that a message was too long to be read.
     pub fn handle_too_big(&mut self, directory: &mut Directory) -> Vec<Output> {
         if self.over {
@@ -885,6 +890,19 @@ mod tests {
             world.decide(0, |session, directory| {
                 session.handle_binary(now, 10, directory)
             });
+        }
+        assert_eq!(world.closed[0], Some(CloseCode::Policy));
+    }
+
+    #[test]
+    fn pings_are_free_until_they_are_a_flood() {
+        let mut world = World::new(1);
+        world.news(0);
+        let now = world.now;
+        world.decide(0, |session, directory| session.handle_ping(now, directory));
+        assert_eq!(world.types(0).len(), 0);
+        for _ in 0..1000 {
+            world.decide(0, |session, directory| session.handle_ping(now, directory));
         }
         assert_eq!(world.closed[0], Some(CloseCode::Policy));
     }

@@ -149,8 +149,10 @@ async fn pump(socket: &mut WebSocket, mail: &mut Mail, hub: &Handle) -> End {
                     None => return End::Gone,
                     Some(Ok(Message::Text(text))) => Input::Text(mail.socket, text),
                     Some(Ok(Message::Binary(bytes))) => Input::Binary(mail.socket, bytes.len()),
-                    // tungstenite answers pings, and the close frame when it is read on.
-                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_))) => continue,
+                    // tungstenite answers it.
+                    Some(Ok(Message::Ping(_))) => Input::Ping(mail.socket),
+                    // tungstenite answers the close frame when it is read on.
+                    Some(Ok(Message::Pong(_) | Message::Close(_))) => continue,
                     Some(Err(e)) => match unreadable(e) {
                         Unreadable::TooBig => {
                             // Nothing more can be read, but the explanation is still to come.
@@ -212,5 +214,58 @@ fn unreadable(error: axum::Error) -> Unreadable {
             Unreadable::Ended(End::Close(close_code::PROTOCOL, "no WebSocket frame"))
         }
         _ => Unreadable::Ended(End::Gone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(limits: &limits::Options) -> (Outbox, Mail) {
+        mailbox(SocketId(1), limits, mpsc::channel(1).0)
+    }
+
+    fn text(bytes: usize) -> Utf8Bytes {
+        "x".repeat(bytes).into()
+    }
+
+    #[test]
+    fn an_outbox_is_full_when_its_bytes_are_and_empties_as_it_is_written() {
+        let limits = limits::Options {
+            outbox_bytes: 100,
+            ..limits::Options::default()
+        };
+        let (outbox, mut mail) = queue(&limits);
+        assert_eq!(outbox.push(text(60)), Ok(()));
+        assert_eq!(outbox.push(text(41)), Err(OutboxFull));
+        assert_eq!(outbox.push(text(40)), Ok(()));
+        assert_eq!(outbox.push(text(1)), Err(OutboxFull));
+        drop(mail.queue.try_recv().unwrap());
+        assert_eq!(outbox.push(text(60)), Ok(()));
+    }
+
+    #[test]
+    fn a_message_longer_than_the_outbox_fits_when_nothing_else_waits() {
+        let limits = limits::Options {
+            outbox_bytes: 100,
+            ..limits::Options::default()
+        };
+        let (outbox, mut mail) = queue(&limits);
+        assert_eq!(outbox.push(text(1000)), Ok(()));
+        assert_eq!(outbox.push(text(1)), Err(OutboxFull));
+        drop(mail.queue.try_recv().unwrap());
+        assert_eq!(outbox.push(text(1)), Ok(()));
+        assert_eq!(outbox.push(text(1000)), Err(OutboxFull));
+    }
+
+    #[test]
+    fn an_outbox_is_full_when_it_has_its_number_of_messages() {
+        let limits = limits::Options {
+            outbox_messages: 2,
+            ..limits::Options::default()
+        };
+        let (outbox, _mail) = queue(&limits);
+        let pushed = (0..5).filter(|_| outbox.push(text(1)).is_ok()).count();
+        assert_eq!(pushed, 2);
     }
 }
