@@ -1,2 +1,203 @@
-//! The `corelay` binary.
-fn main() {}
+//! The `corelay` binary: reads the configuration, starts shards and signalling, awaits the end.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use corelay::config::flags::{Action, CommandLine};
+use corelay::config::reach::{self, Reach};
+use corelay::config::{Config, unsupported};
+use corelay::engine::dtls::Identity;
+use corelay::{mailbox, shard, signal};
+use tokio::signal::unix::{SignalKind, signal as on_signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// What is logged unless `--log` says otherwise: of others' packages, only what broke. They are
+/// given bytes by strangers, and would tell of each.
+const DEFAULT_LOG: &str = "error,corelay=info";
+
+/// Exit code for a command line or a configuration that cannot be used.
+const BAD_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    let variables: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    if let Err(error) = start_log(line.flags.log.as_deref()) {
+        complain(&format!("--log: {error}"));
+        return ExitCode::from(BAD_USAGE);
+    }
+    let flags = &line.flags;
+    let mut config = match Config::load(flags.config.as_deref(), flags.media.as_deref(), &variables)
+    {
+        Ok(config) => config,
+        Err(problem) => {
+            complain(&problem.to_string());
+            return ExitCode::from(BAD_USAGE);
+        }
+    };
+    flags.apply(&mut config);
+    warn_of_settings(&config, &variables);
+    if line.action == Some(Action::CheckConfig) {
+        say(&format!("The configuration is fine.\n\n{}", plan(&config)));
+        return ExitCode::SUCCESS;
+    }
+    match serve(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the server did not run to its end.
+#[derive(Debug, thiserror::Error)]
+enum Stopped {
+    #[error(transparent)]
+    Signal(#[from] signal::ServeError),
+    #[error(transparent)]
+    Shards(#[from] shard::StartError),
+    #[error("no randomness for keys: /dev/urandom cannot be read: {0}")]
+    Randomness(io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+fn serve(config: &Config) -> Result<(), Stopped> {
+    let options = config.signal_options();
+    let listener = signal::bind(&options)?;
+    let identity = Identity::generate();
+    let mut random = File::open("/dev/urandom").map_err(Stopped::Randomness)?;
+    let announced = &config.file.webrtc.announced_ip;
+    let (reports, received) = mailbox::reports();
+    let engine = |id, shards, bound| {
+        let candidates = reach::candidates(announced, bound);
+        let mut seed = [0; 32];
+        random
+            .read_exact(&mut seed)
+            .expect("/dev/urandom never ends");
+        config.engine_options(id, shards, candidates.into(), identity.clone(), seed)
+    };
+    let shards = shard::start(&config.shard_options(), engine, &reports)?;
+    // Only the shards hold it, so that their end is noticed.
+    drop(reports);
+    let http = listener.local_addr().unwrap_or(options.listen);
+    let candidates = reach::candidates(announced, shards.udp);
+    say(&greeting(http, &shards, &candidates));
+    warn_of_reach(http, &candidates);
+    let commands = shards.commands.clone();
+    let served = signal::serve(options, listener, commands, received, asked_to_end());
+    shards.stop();
+    info!("ended");
+    Ok(served?)
+}
+
+/// Tells of clients that will not reach the media port, and of strangers that reach the page.
+fn warn_of_reach(http: SocketAddr, candidates: &[SocketAddr]) {
+    let local = http.ip().is_loopback();
+    if let Some(warning) = reach::warning(candidates)
+        && !(local && reach::widest(candidates) == Reach::Machine)
+    {
+        warn!("{warning}");
+    }
+    if !local {
+        warn!("whoever reaches {http} can join any room: this version asks for no tokens");
+    }
+}
+
+/// Done when the operator, or the system that shuts down, asks the process to end.
+async fn asked_to_end() {
+    let (mut terminate, mut interrupt) = (
+        on_signal(SignalKind::terminate()).expect("SIGTERM can be listened for"),
+        on_signal(SignalKind::interrupt()).expect("SIGINT can be listened for"),
+    );
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: ending"),
+        _ = interrupt.recv() => info!("interrupted: ending"),
+    }
+}
+
+fn start_log(wanted: Option<&str>) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::try_new(wanted.unwrap_or(DEFAULT_LOG))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+    Ok(())
+}
+
+/// Tells of what is set and changes nothing.
+fn warn_of_settings(config: &Config, variables: &[(String, String)]) {
+    for sentence in config.unknown_variables(variables) {
+        warn!("{sentence}");
+    }
+    let options = unsupported::set_without_effect(config);
+    if !options.is_empty() {
+        warn!(
+            "set, but without effect in this version: {}",
+            options.join(", ")
+        );
+    }
+}
+
+/// What would run, for `check-config`.
+fn plan(config: &Config) -> String {
+    let file = &config.file;
+    let shards = config.shard_options();
+    let count = shards
+        .shards
+        .map_or_else(|| "one per core".to_owned(), |n| n.to_string());
+    let candidates: Vec<String> = reach::candidates(&file.webrtc.announced_ip, shards.udp)
+        .iter()
+        .map(SocketAddr::to_string)
+        .collect();
+    format!(
+        "  Page       {}\n  Media      UDP {}; clients are told {}\n  \
+         Shards     {count}, driver {}, steering {}\n",
+        page(config.http()),
+        shards.udp,
+        candidates.join(", "),
+        format!("{:?}", shards.driver).to_lowercase(),
+        format!("{:?}", shards.steering).to_lowercase(),
+    )
+}
+
+/// The first thing that an operator sees.
+fn greeting(http: SocketAddr, shards: &shard::Shards, candidates: &[SocketAddr]) -> String {
+    let told: Vec<String> = candidates.iter().map(SocketAddr::to_string).collect();
+    format!(
+        "corelay {}\n\n  Open       {}\n  Media      UDP {}; clients are told {}\n  \
+         Shards     {}, driver {}, steering {}\n  Stop       Ctrl-C\n\n",
+        env!("CARGO_PKG_VERSION"),
+        page(http),
+        shards.udp,
+        told.join(", "),
+        shards.commands.len(),
+        shards.driver,
+        shards.steering
+    )
+}
+
+/// The address of the page for a browser on this machine.
+fn page(http: SocketAddr) -> String {
+    if http.ip().is_unspecified() || http.ip().is_loopback() {
+        return format!("http://localhost:{}", http.port());
+    }
+    format!("http://{http}")
+}
+
+/// Writes to the standard output. That nobody reads it is no reason to end.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Writes one line to the standard error.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "corelay: {text}");
+}

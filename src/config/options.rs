@@ -1,11 +1,82 @@
 //! Hands each module the part of the configuration that it asks for.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::Config;
-use super::value::Shards;
+use super::sections::{Driver, Steering};
+use super::value::{Shards, Whole};
+use crate::engine::dtls::Identity;
+use crate::id::ShardId;
+use crate::shard::{DriverChoice, SteeringChoice};
+use crate::signal::directory::RoomOptions;
+use crate::{engine, shard, signal};
 
 impl Config {
+    /// What the shards are told.
+    #[must_use]
+    pub fn shard_options(&self) -> shard::Options {
+        let performance = &self.file.performance;
+        shard::Options {
+            udp: self.file.webrtc.udp.0,
+            shards: match performance.worker_threads {
+                Shards::Auto => None,
+                Shards::Count(count) => Some(count),
+            },
+            driver: match performance.driver {
+                Driver::Auto => DriverChoice::Auto,
+                Driver::Glommio => DriverChoice::Glommio,
+                Driver::Epoll => DriverChoice::Epoll,
+            },
+            steering: match performance.steering {
+                Steering::Auto => SteeringChoice::Auto,
+                Steering::Ebpf => SteeringChoice::Ebpf,
+                Steering::Cbpf => SteeringChoice::Cbpf,
+                Steering::None => SteeringChoice::None,
+            },
+        }
+    }
+
+    /// What the engine of one of `shards` is told. `seed` is secret and this shard's alone.
+    #[must_use]
+    pub fn engine_options(
+        &self,
+        shard: ShardId,
+        shards: u16,
+        candidates: Arc<[SocketAddr]>,
+        identity: Identity,
+        seed: [u8; 32],
+    ) -> engine::Options {
+        engine::Options {
+            shard,
+            shards,
+            candidates,
+            identity,
+            seed,
+            max_video_slots: slots(self.file.rooms.max_video_slots),
+            max_audio_slots: slots(self.file.rooms.max_audio_slots),
+        }
+    }
+
+    /// What the signalling thread is told.
+    #[must_use]
+    pub fn signal_options(&self) -> signal::Options {
+        let rooms = &self.file.rooms;
+        let ice_servers = self.file.webrtc.ice_servers.iter().map(|server| {
+            serde_json::to_value(server).expect("an ICE server is made of texts and lists")
+        });
+        signal::Options {
+            listen: self.http(),
+            ice_servers: ice_servers.collect(),
+            rooms: RoomOptions {
+                max_rooms: count(rooms.max_rooms),
+                max_participants: count(rooms.max_participants),
+                auto_create: rooms.auto_create,
+            },
+            ..signal::Options::default()
+        }
+    }
+
     /// Where the page and the WebSocket are.
     #[must_use]
     pub fn http(&self) -> SocketAddr {
@@ -13,13 +84,55 @@ impl Config {
         let port = u16::try_from(port).expect("the type allows ports only");
         SocketAddr::new(self.file.server.host.0, port)
     }
+}
 
-    /// How many shards to run on a machine that offers `cores`.
-    #[must_use]
-    pub fn shards(&self, cores: u16) -> u16 {
-        match self.file.performance.worker_threads {
-            Shards::Auto => cores.clamp(1, Shards::MAX),
-            Shards::Count(count) => count,
-        }
+fn count<const MIN: u64, const MAX: u64>(number: Whole<MIN, MAX>) -> usize {
+    usize::try_from(number.value()).expect("the type allows what fits")
+}
+
+fn slots(number: Whole<0, 100>) -> u8 {
+    u8::try_from(number.value()).expect("the type allows at most 100")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::from_text;
+    use super::*;
+
+    #[test]
+    fn every_module_is_told_what_the_file_says() {
+        let text = "\
+server: {host: 127.0.0.1, port: 81}
+webrtc:
+  udp: 127.0.0.1:82
+  ice_servers: [{urls: [\"turn:t.example.org\"], username: u, credential: c}]
+rooms: {max_rooms: 3, max_participants: 4, auto_create: false, max_video_slots: 5,
+  max_audio_slots: 6}
+performance: {worker_threads: 7, driver: epoll, steering: cbpf}
+";
+        let config = Config {
+            file: from_text("w.yaml", text, &[]).unwrap(),
+            ..Config::default()
+        };
+        let shard = config.shard_options();
+        assert_eq!(shard.udp.to_string(), "127.0.0.1:82");
+        assert_eq!(shard.shards, Some(7));
+        assert_eq!(shard.driver, DriverChoice::Epoll);
+        assert_eq!(shard.steering, SteeringChoice::Cbpf);
+
+        let signal = config.signal_options();
+        assert_eq!(signal.listen.to_string(), "127.0.0.1:81");
+        assert_eq!(signal.rooms.max_rooms, 3);
+        assert_eq!(signal.rooms.max_participants, 4);
+        assert!(!signal.rooms.auto_create);
+        let expected = serde_json::json!(
+            {"urls": ["turn:t.example.org"], "username": "u", "credential": "c"}
+        );
+        assert_eq!(signal.ice_servers, [expected]);
+
+        let identity = Identity::generate();
+        let engine =
+            config.engine_options(ShardId::new(1), 7, Arc::new([shard.udp]), identity, [0; 32]);
+        assert_eq!((engine.max_video_slots, engine.max_audio_slots), (5, 6));
     }
 }

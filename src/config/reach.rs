@@ -9,16 +9,6 @@ use super::value::Announced;
 /// left out.
 const MAX_CANDIDATES: usize = 8;
 
-/// The address to bind: all of IPv4 in place of all addresses on a machine without IPv6.
-#[must_use]
-pub fn bindable(wanted: SocketAddr) -> SocketAddr {
-    let all = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    if wanted.ip() == all && UdpSocket::bind((all, 0)).is_err() {
-        return (Ipv4Addr::UNSPECIFIED, wanted.port()).into();
-    }
-    wanted
-}
-
 /// The host candidates that every client is told, for media that listens on `bound`.
 #[must_use]
 pub fn candidates(announced: &Announced, bound: SocketAddr) -> Vec<SocketAddr> {
