@@ -271,6 +271,7 @@ export class CorelayClient extends EventTarget {
         if (session === this.#session) this.#setState(state);
       },
       error: (code, message) => this.#emit('error', { code, message }),
+      doubt: () => this.#signalling?.probe(),
       lost: () => this.#signalling?.restart(),
     });
     this.#session = session;

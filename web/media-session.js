@@ -30,6 +30,7 @@
  * @property {(slot: Slot) => void} slot
  * @property {(state: 'waiting' | 'connecting' | 'connected' | 'reconnecting') => void} state
  * @property {(code: string, message: string) => void} error
+ * @property {() => void} doubt the network may be gone, and the signalling connection with it
  * @property {() => void} lost media cannot be brought back: start over
  */
 
@@ -232,6 +233,7 @@ export class MediaSession {
     if (connectionState === 'connected') this.#restarts = 0;
     if (connectionState === 'failed') this.restartIce();
     if (connectionState === 'disconnected') {
+      this.#hooks.doubt();
       this.#restartTimer = setTimeout(() => this.restartIce(), DISCONNECTED_GRACE_MS);
     }
   }

@@ -5,6 +5,8 @@ const FIRST_RETRY_MS = 300;
 const LONGEST_RETRY_MS = 8_000;
 /** A socket that says nothing from one ping to the next is dead. */
 const PING_INTERVAL_MS = 10_000;
+/** How long a socket in doubt may take to answer. */
+const PROBE_MS = 3_000;
 
 /**
  * @typedef {object} Hooks
@@ -23,6 +25,7 @@ export class Signalling {
   #attempts = 0;
   #retryTimer = 0;
   #pingTimer = 0;
+  #probeTimer = 0;
   #awaitsPong = false;
 
   /**
@@ -55,10 +58,20 @@ export class Signalling {
   /** Ends the connection for good. */
   close() {
     clearTimeout(this.#retryTimer);
-    clearInterval(this.#pingTimer);
+    this.#stopTimers();
     const socket = this.#socket;
     this.#socket = null;
     socket?.close(1000);
+  }
+
+  /** Something suggests that the connection is dead: asks it, and does not wait long. */
+  probe() {
+    clearTimeout(this.#probeTimer);
+    this.#awaitsPong = true;
+    this.send({ type: 'ping' });
+    this.#probeTimer = setTimeout(() => {
+      if (this.#awaitsPong) this.restart();
+    }, PROBE_MS);
   }
 
   /** Drops the connection and makes it again. */
@@ -83,7 +96,7 @@ export class Signalling {
     };
     socket.onclose = ({ code, reason }) => {
       if (socket !== this.#socket) return;
-      clearInterval(this.#pingTimer);
+      this.#stopTimers();
       if (refused) return refused(reason || 'the server cannot be reached');
       if (this.#hooks.isFinal(code)) {
         this.#socket = null;
@@ -91,7 +104,7 @@ export class Signalling {
       }
       this.#retry();
     };
-    clearInterval(this.#pingTimer);
+    this.#stopTimers();
     this.#pingTimer = setInterval(() => this.#ping(), PING_INTERVAL_MS);
   }
 
@@ -105,11 +118,16 @@ export class Signalling {
 
   #retry() {
     this.#hooks.lost();
-    clearInterval(this.#pingTimer);
+    this.#stopTimers();
     clearTimeout(this.#retryTimer);
     const wait = Math.min(FIRST_RETRY_MS * 2 ** this.#attempts, LONGEST_RETRY_MS);
     this.#attempts += 1;
     // Spread, so that a restarted server is not met by everyone at once.
     this.#retryTimer = setTimeout(() => this.#dial(), wait * (0.75 + Math.random() / 2));
+  }
+
+  #stopTimers() {
+    clearInterval(this.#pingTimer);
+    clearTimeout(this.#probeTimer);
   }
 }

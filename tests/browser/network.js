@@ -10,6 +10,8 @@ export const SERVER_ADDRESS = '10.77.1.1';
 /** The server's address as seen from the namespace `lossy`. */
 export const SERVER_ADDRESS_FROM_LOSSY = '10.77.2.1';
 
+const LOSSY_ADDRESS = '10.77.2.2';
+
 /** Runs a command, and fails with what it said when it fails. */
 export function run(command, ...args) {
   return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
@@ -28,7 +30,7 @@ export function buildNetwork() {
   raise(['-n', 'server'], 'to-near', `${SERVER_ADDRESS}/24`);
   run('ip', '-n', 'lossy', 'link', 'add', 'far', 'type', 'veth',
     'peer', 'name', 'to-far', 'netns', 'server');
-  raise(['-n', 'lossy'], 'far', '10.77.2.2/24');
+  raise(['-n', 'lossy'], 'far', `${LOSSY_ADDRESS}/24`);
   raise(['-n', 'server'], 'to-far', `${SERVER_ADDRESS_FROM_LOSSY}/24`);
   // Firefox gathers no candidate where there is no default route.
   run('ip', 'route', 'add', 'default', 'via', SERVER_ADDRESS);
@@ -56,6 +58,13 @@ export async function losing({ namespace, device }, share, body) {
   } finally {
     tables('-F', 'INPUT');
   }
+}
+
+/** Gives the namespace `lossy` another address in the place of the one it has. */
+export function moveLossy(address = LOSSY_ADDRESS) {
+  run('ip', '-n', 'lossy', 'address', 'flush', 'dev', 'far');
+  run('ip', '-n', 'lossy', 'address', 'add', `${address}/24`, 'dev', 'far');
+  run('ip', '-n', 'lossy', 'route', 'add', 'default', 'via', SERVER_ADDRESS_FROM_LOSSY);
 }
 
 function raise(where, device, address) {

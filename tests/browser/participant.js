@@ -73,7 +73,8 @@ export class Participant {
 
   async #receives(name, source) {
     const entries = await this.received();
-    return entries.find((entry) => entry.name === name && entry.source === source);
+    // Who came back is there twice until the server has given up the first.
+    return entries.findLast((entry) => entry.name === name && entry.source === source);
   }
 
   /**
@@ -81,7 +82,7 @@ export class Participant {
    * @param {Participant} other
    * @returns {Promise<object>} the figures of the slot it plays in
    */
-  async untilSees(other, { source = 'camera', frames = FRAMES, seconds = 20 } = {}) {
+  async untilSees(other, { source = 'camera', frames = FRAMES, seconds = 30 } = {}) {
     const first = await until(
       `${this.name} decodes the ${source} of ${other.name}`,
       seconds,
@@ -103,7 +104,7 @@ export class Participant {
   }
 
   /** Waits until someone's voice is heard here. */
-  async untilHears(other, seconds = 20) {
+  async untilHears(other, seconds = 30) {
     const before = (await this.#receives(other.name, 'microphone'))?.samples ?? 0;
     return until(
       `${this.name} hears ${other.name}`,

@@ -30,7 +30,7 @@ export class Server {
     const log = openSync(this.logFile, 'a');
     const command = ['netns', 'exec', 'server', process.env.CORELAY_BIN, 'serve',
       '--http', '0.0.0.0:8080', '--udp', '[::]:10000', '--shards', String(SHARDS), ...args];
-    this.#process = spawn('ip', command, { stdio: ['ignore', log, log] });
+    this.#process = spawn('ip', command, { stdio: ['ignore', log, log], env: environment() });
     closeSync(log);
     await until('the server answers', 15, () => {
       if (this.#process.exitCode !== null) throw new Error(`it ended: ${this.lastWords()}`);
@@ -90,8 +90,18 @@ export class Server {
     await until('every gauge is zero', 30, async () => (await left()).length === 0, left);
     const { engine } = (await this.stats()).totals;
     if (engine.peer_panics > 0) throw new Error(`${engine.peer_panics} peers panicked`);
+    if (/ ERROR /.test(this.log())) throw new Error('the server logged an error');
     return `${engine.connected} connected, ${engine.forwarded} packets forwarded, nothing left`;
   }
+}
+
+/** The server's environment: ours, without what is meant for the tests. */
+function environment() {
+  const env = { ...process.env };
+  for (const name of ['BIN', 'CHROMIUM', 'FIREFOX', 'SCRATCH', 'SKIP_BROWSERS', 'TARGET_DIR']) {
+    delete env[`CORELAY_${name}`];
+  }
+  return env;
 }
 
 async function get(address) {
