@@ -270,7 +270,9 @@ impl Drop for Ending {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::env;
     use std::net::UdpSocket;
+    use std::os::unix::process::ExitStatusExt;
     use std::time::Duration;
 
     use tokio::sync::mpsc::Receiver;
@@ -406,5 +408,41 @@ mod tests {
             let refused = start(&options, engine_options, &sender).unwrap_err();
             assert!(matches!(refused, StartError::ShardCount(given) if given == count));
         }
+    }
+
+    /// Run by the test below, in a process of its own.
+    #[test]
+    #[ignore = "ends its process"]
+    fn panics_in_a_shard() {
+        let choice = match env::var("CORELAY_TEST_DRIVER").as_deref() {
+            Ok("glommio") => DriverChoice::Glommio,
+            _ => DriverChoice::Epoll,
+        };
+        let bed = Bed::new(driver::choose(choice).unwrap()).unwrap();
+        let (parts, _ends) = turn::parts("127.0.0.1:0", 1, SteeringChoice::None, 8)
+            .unwrap()
+            .remove(0);
+        let shard = thread::spawn(move || {
+            let _guard = EndProcess(parts.shard);
+            bed.run(parts, || panic!("on purpose"))
+        });
+        let _ = shard.join();
+    }
+
+    #[test]
+    fn a_panicking_shard_ends_the_process() {
+        with_each_driver(async |choice| {
+            let driver = driver::choose(choice).unwrap().to_string();
+            let ended = process::Command::new(env::current_exe().unwrap())
+                .args(["--exact", "shard::tests::panics_in_a_shard", "--ignored"])
+                .env("CORELAY_TEST_DRIVER", &driver)
+                .output()
+                .unwrap();
+            assert_eq!(
+                ended.status.signal(),
+                Some(libc::SIGABRT),
+                "{driver}: {ended:?}"
+            );
+        });
     }
 }

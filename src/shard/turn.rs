@@ -378,6 +378,9 @@ impl Turn {
 }
 
 #[cfg(test)]
+pub(super) use tests::parts;
+
+#[cfg(test)]
 mod tests {
     use tokio::sync::mpsc;
 
@@ -390,9 +393,8 @@ mod tests {
     use crate::shard::steering::{self, SteeringChoice};
     use crate::shard::{neighbours, socket};
 
-    /// A shard without a thread.
-    struct Rig {
-        turn: Turn,
+    /// The other ends of a shard's queues.
+    pub(in crate::shard) struct Ends {
         commands: CommandSender,
         reports: mpsc::Receiver<Report>,
         /// Dropped to stop it.
@@ -400,7 +402,12 @@ mod tests {
     }
 
     /// Shards that share a port of this address, with room for `room` reports each.
-    fn rigs(address: &str, count: u16, choice: SteeringChoice, room: usize) -> Option<Vec<Rig>> {
+    pub(in crate::shard) fn parts(
+        address: &str,
+        count: u16,
+        choice: SteeringChoice,
+        room: usize,
+    ) -> Option<Vec<(Parts, Ends)>> {
         let sockets = socket::open(address.parse().unwrap(), count).unwrap();
         let attached = steering::attach(choice, &sockets).ok()?;
         let bound = sockets[0].local_addr().unwrap();
@@ -409,11 +416,11 @@ mod tests {
         let numbered = (0..count)
             .map(ShardId::new)
             .zip(sockets.into_iter().zip(rings));
-        let rig = |(shard, (socket, neighbours))| {
+        let each = |(shard, (socket, neighbours))| {
             let (reports_in, reports) = mpsc::channel(room);
             let (stop, stopped) = crossbeam_channel::bounded(0);
             let (commands, queue) = mailbox::commands(shard, Waker::new(|| {}));
-            let turn = Turn::new(Parts {
+            let parts = Parts {
                 shard,
                 engine: engine::Options {
                     shard,
@@ -434,15 +441,35 @@ mod tests {
                 steering: attached.steering,
                 driver: Driver::Epoll,
                 stop: stopped,
-            });
-            Rig {
-                turn,
-                commands,
-                reports,
-                stop: Some(stop),
-            }
+            };
+            (
+                parts,
+                Ends {
+                    commands,
+                    reports,
+                    stop: Some(stop),
+                },
+            )
         };
-        Some(numbered.map(rig).collect())
+        Some(numbered.map(each).collect())
+    }
+
+    /// A shard without a thread.
+    struct Rig {
+        turn: Turn,
+        ends: Ends,
+    }
+
+    fn rigs(address: &str, count: u16, choice: SteeringChoice, room: usize) -> Option<Vec<Rig>> {
+        let parts = parts(address, count, choice, room)?.into_iter();
+        Some(
+            parts
+                .map(|(parts, ends)| Rig {
+                    turn: Turn::new(parts),
+                    ends,
+                })
+                .collect(),
+        )
     }
 
     fn one(room: usize) -> Rig {
@@ -465,7 +492,8 @@ mod tests {
 
         fn join(&self, number: u64) {
             let room = RoomId::parse("room").unwrap();
-            self.commands
+            self.ends
+                .commands
                 .try_send(Command::Join {
                     room,
                     peer: PeerId::new(number),
@@ -492,7 +520,7 @@ mod tests {
         let mut rig = one(64);
         assert_eq!(rig.until_sleep(), None);
         assert!(
-            matches!(rig.reports.try_recv(), Ok(Report::Snapshot(..))),
+            matches!(rig.ends.reports.try_recv(), Ok(Report::Snapshot(..))),
             "the first counters"
         );
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -524,11 +552,14 @@ mod tests {
         assert_eq!(rig.counter("commands"), 1);
         assert_eq!(rig.counter("udp_in_datagrams"), 1);
 
-        assert!(matches!(rig.reports.try_recv(), Ok(Report::Snapshot(..))));
+        assert!(matches!(
+            rig.ends.reports.try_recv(),
+            Ok(Report::Snapshot(..))
+        ));
         rig.until_sleep();
-        assert!(asks_for_an_offer(rig.reports.try_recv().ok()));
+        assert!(asks_for_an_offer(rig.ends.reports.try_recv().ok()));
         rig.until_sleep();
-        assert!(asks_for_an_offer(rig.reports.try_recv().ok()));
+        assert!(asks_for_an_offer(rig.ends.reports.try_recv().ok()));
         assert_eq!(
             (rig.counter("commands"), rig.counter("events_dropped")),
             (2, 0)
@@ -541,9 +572,9 @@ mod tests {
         rig.until_sleep();
         rig.join(1);
         rig.until_sleep();
-        rig.stop = None;
+        rig.ends.stop = None;
         assert_eq!(rig.turn.run(), Next::Stop);
-        let reports: Vec<_> = std::iter::from_fn(|| rig.reports.try_recv().ok()).collect();
+        let reports: Vec<_> = std::iter::from_fn(|| rig.ends.reports.try_recv().ok()).collect();
         let Some(Report::Snapshot(_, last)) = reports.last() else {
             panic!("{reports:?}")
         };

@@ -235,6 +235,9 @@ impl UdpOut {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
+    use std::io::Write;
+    use std::process::{Command, Output};
     use std::time::Duration;
 
     use str0m::net::Protocol;
@@ -415,5 +418,67 @@ mod tests {
         assert_eq!(out.counts().backlog_dropped, 2);
         assert_eq!(out.queued(), BACKLOG_DATAGRAMS);
         assert_eq!(out.queue[0].contents.len(), 7);
+    }
+
+    /// Run by the test below, where loopback is slow.
+    #[test]
+    #[ignore = "needs a network namespace of its own"]
+    fn what_the_kernel_takes_later_leaves_later() {
+        let (socket, listener) = (open("127.0.0.1:0"), listener("127.0.0.1"));
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
+        sys::set_option(socket.as_fd(), level, name, 20_000).unwrap();
+        let mut out = UdpOut::new(socket.local_addr().unwrap(), Vec::new());
+        let to = listener.local_addr().unwrap();
+        for number in 0..200 {
+            out.push(datagram(to.ip(), to, 1200, number));
+        }
+        out.flush(&socket);
+        assert!(out.is_blocked());
+        let waiting = out.queued();
+        assert!(waiting > 0 && waiting < 200, "{waiting} wait");
+        let epoll = sys::Epoll::new().unwrap();
+        epoll.watch(socket.as_fd(), libc::EPOLLOUT).unwrap();
+        let mut arrived = 0;
+        while out.queued() > 0 {
+            epoll
+                .wait(Some(Duration::from_secs(10)), listener.as_fd())
+                .unwrap();
+            let before = out.queued();
+            out.flush(&socket);
+            assert!(
+                out.queued() < before,
+                "writable means that some of it can leave"
+            );
+            while arrived < out.counts().datagrams {
+                assert_eq!(next(&listener), (1200, arrived as u8, to.ip()));
+                arrived += 1;
+            }
+        }
+        assert!(!out.is_blocked());
+        assert_eq!(arrived, 200);
+    }
+
+    #[test]
+    fn a_slow_interface_delays_datagrams_and_loses_none() {
+        let test = "shard::udp_out::tests::what_the_kernel_takes_later_leaves_later";
+        let script = "ip link set lo up && \
+             tc qdisc add dev lo root tbf rate 10mbit burst 10kb limit 10mb && echo ready && \
+             exec \"$0\" --exact \"$1\" --ignored";
+        let command = ["--net", "sh", "-c", script];
+        let mut child = Command::new("unshare");
+        child
+            .args(command)
+            .arg(env::current_exe().unwrap())
+            .arg(test);
+        let ran = child.output();
+        let said = |ran: &Output| String::from_utf8_lossy(&ran.stdout).into_owned();
+        match ran {
+            Ok(ran) if said(&ran).starts_with("ready") => {
+                assert!(said(&ran).contains("1 passed"), "{ran:?}");
+            }
+            refused => {
+                let _ = writeln!(io::stderr(), "NOT RUN: a slow interface: {refused:?}");
+            }
+        }
     }
 }
