@@ -16,12 +16,17 @@ pub(super) fn some_instant() -> Instant {
     Instant::now()
 }
 
-/// Keys that one side writes with; other `salt`s give other keys.
-pub(super) fn session_keys(profile: SrtpProfile, side: Side, salt: u8) -> SessionKeys {
+/// What a handshake might export; other `salt`s give other keys.
+pub(super) fn keying_material(profile: SrtpProfile, salt: u8) -> KeyingMaterial {
     let block: Vec<u8> = (0..profile.keying_material_len())
         .map(|place| (place as u8).wrapping_add(salt))
         .collect();
-    let keys = SessionKeys::derive(&KeyingMaterial::new(&block), profile, side);
+    KeyingMaterial::new(&block)
+}
+
+/// Keys that one side writes with.
+pub(super) fn session_keys(profile: SrtpProfile, side: Side, salt: u8) -> SessionKeys {
+    let keys = SessionKeys::derive(&keying_material(profile, salt), profile, side);
     keys.expect("the block has the profile's length")
 }
 
