@@ -73,25 +73,41 @@ pub fn apply<T: Serialize + DeserializeOwned>(
     Ok(())
 }
 
-/// Variables that look like an override but name no option, each with the likely one.
+/// Variables that were meant as an override but name no option: they begin with the name of a
+/// section, or are few letters away from an option. `paths` are those of all options.
 #[must_use]
 pub fn unknown(
     paths: &[String],
     also_known: &[&str],
     variables: &[(String, String)],
 ) -> Vec<String> {
-    let names: Vec<String> = paths.iter().map(|path| variable(path)).collect();
-    let mut known: Vec<&str> = names.iter().map(String::as_str).collect();
-    known.extend(also_known);
-    variables
+    let options: Vec<String> = paths
         .iter()
-        .map(|(name, _)| name.as_str())
-        .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
-        .map(|name| match read::nearest(name, &known) {
-            Some(near) => format!("{name} in the environment sets nothing; did you mean {near}?"),
-            None => format!("{name} in the environment sets nothing: no option has this name"),
+        .map(|path| variable(path)[PREFIX.len()..].to_owned())
+        .collect();
+    let known: Vec<&str> = options.iter().map(String::as_str).collect();
+    let in_section = |name: &str| {
+        paths.iter().any(|path| {
+            let section = path.split('.').next().unwrap_or(path);
+            name.starts_with(&format!("{}_", section.to_uppercase()))
         })
-        .collect()
+    };
+    let mut told = Vec::new();
+    for (full, _) in variables {
+        let Some(name) = full.strip_prefix(PREFIX) else {
+            continue;
+        };
+        if known.contains(&name) || also_known.contains(&full.as_str()) {
+            continue;
+        }
+        let nothing = format!("{full} in the environment sets nothing");
+        match read::nearest(name, &known) {
+            Some(near) => told.push(format!("{nothing}; did you mean {PREFIX}{near}?")),
+            None if in_section(name) => told.push(format!("{nothing}: there is no such option")),
+            None => {}
+        }
+    }
+    told
 }
 
 fn tree<T: Serialize>(sections: &T) -> Value {
@@ -168,5 +184,8 @@ mod tests {
         );
         assert!(unknown(&paths, &[], &set("CORELAY_SERVER_PORT", "1")).is_empty());
         assert!(unknown(&paths, &[], &set("PATH", "/bin")).is_empty());
+        let told = unknown(&paths, &[], &set("CORELAY_ROOMS_COLOUR_OF_THE_WALLS", "1"));
+        assert!(told[0].ends_with("there is no such option"), "{}", told[0]);
+        assert!(unknown(&paths, &[], &set("CORELAY_BIN", "x")).is_empty());
     }
 }

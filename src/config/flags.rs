@@ -71,7 +71,7 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "ADDR:PORT")]
     #[arg(help = "Where all media goes [default: [::]:10000]")]
     pub udp: Option<Endpoint>,
-    /// Where Prometheus reads the counters [default: 127.0.0.1:9090]
+    /// Where Prometheus will read the counters; not served in this version
     #[arg(long, global = true, value_name = "ADDR:PORT")]
     pub metrics: Option<Endpoint>,
     /// Media threads, each on its own core: a number or `auto` [default: auto]
