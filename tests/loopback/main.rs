@@ -1,9 +1,11 @@
 //! The real binary on loopback: it starts, answers, survives bad input, and ends when asked.
 
+mod caller;
 mod server;
 
 use std::net::SocketAddr;
 
+use caller::Caller;
 use serde_json::{Value, json};
 use server::{Server, Socket};
 use tokio::net::{TcpListener, UdpSocket};
@@ -54,6 +56,56 @@ async fn glommio_takes_participants_in_under_every_steering() {
 #[tokio::test]
 async fn epoll_takes_participants_in_under_every_steering() {
     a_participant_is_taken_in("epoll").await;
+}
+
+async fn voices_cross_and_rooms_do_not(driver: &str) {
+    for steering in STEERINGS {
+        let arguments = ["--shards", "2", "--driver", driver, "--steering", steering];
+        let Some(server) = Server::start_if_allowed(&arguments).await else {
+            continue;
+        };
+        // The least loaded shard takes a room: each of the two has its own.
+        let (one, other) = (
+            &b"the voice in one room"[..],
+            &b"the voice in the other room"[..],
+        );
+        let mut callers = [
+            (Caller::join(&server, "one", one).await, one),
+            (Caller::join(&server, "other", other).await, other),
+            (Caller::join(&server, "one", one).await, one),
+            (Caller::join(&server, "other", other).await, other),
+        ];
+        let talking = async {
+            while callers.iter().any(|(caller, _)| caller.heard < 50) {
+                let [a, b, c, d] = &mut callers;
+                tokio::join!(a.0.turn(a.1), b.0.turn(b.1), c.0.turn(c.1), d.0.turn(d.1));
+            }
+        };
+        let talked = tokio::time::timeout(server::DEADLINE, talking).await;
+        let heard = callers
+            .each_ref()
+            .map(|(caller, _)| (caller.heard, caller.misheard));
+        assert!(talked.is_ok(), "{driver} {steering}: {heard:?}");
+        assert!(
+            heard.iter().all(|(_, misheard)| *misheard == 0),
+            "{heard:?}"
+        );
+        drop(callers);
+        server
+            .counters(|engine| engine["peers"] == 0 && engine["connected"] == 4)
+            .await;
+        server.end().await;
+    }
+}
+
+#[tokio::test]
+async fn voices_cross_and_rooms_do_not_on_glommio() {
+    voices_cross_and_rooms_do_not("glommio").await;
+}
+
+#[tokio::test]
+async fn voices_cross_and_rooms_do_not_on_epoll() {
+    voices_cross_and_rooms_do_not("epoll").await;
 }
 
 #[tokio::test]
