@@ -12,7 +12,7 @@ use corelay::engine::egress::clock::{Ntp, WallClock};
 use corelay::engine::egress::extension::{ExtensionIds, PacketExtensions};
 use corelay::engine::egress::feedback::{Feedback, FeedbackReader};
 use corelay::engine::egress::guard::Guard;
-use corelay::engine::egress::history::{Sent, SentLog, Stored, TrackHistory};
+use corelay::engine::egress::history::{HistoryId, Sent, SentLog, Stored, TrackHistory};
 use corelay::engine::egress::keys::{SessionKeys, Side};
 use corelay::engine::egress::packet::{Batch, MediaPacket, Outlet, RtxDesc, SlotDesc, SlotWriter};
 use corelay::engine::egress::patch::HeadPatch;
@@ -101,7 +101,7 @@ fn all_in(profile: SrtpProfile) -> (f64, f64) {
     const VIEWERS: u64 = 10;
     let mut viewers: Vec<Viewer> = (0..VIEWERS).map(|_| Viewer::new(profile)).collect();
     let payload: Arc<[u8]> = vec![0x5a; PAYLOAD_BYTES].into();
-    let mut history = TrackHistory::new();
+    let mut history = TrackHistory::new(HistoryId(1));
     let mut now = start();
     let clock = WallClock::new(now, Duration::ZERO);
     let mut stored = Vec::new();

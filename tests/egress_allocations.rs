@@ -1,12 +1,13 @@
-//! Sending allocates nothing once every buffer has the size it needs.
+//! Sending allocates nothing once every buffer has the size it needs, and a viewer stays small.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corelay::engine::egress::clock::WallClock;
 use corelay::engine::egress::extension::ExtensionIds;
+use corelay::engine::egress::feedback::FeedbackReader;
 use corelay::engine::egress::guard::Guard;
-use corelay::engine::egress::history::{Sent, SentLog, Stored, TrackHistory};
+use corelay::engine::egress::history::{HistoryId, Sent, SentLog, Stored, TrackHistory};
 use corelay::engine::egress::keys::{SessionKeys, Side};
 use corelay::engine::egress::packet::{Batch, Outlet, RtxDesc, SlotDesc, SlotWriter};
 use corelay::engine::egress::patch::HeadPatch;
@@ -54,7 +55,7 @@ impl Viewer {
             clock: WallClock::new(now, Duration::ZERO),
             slot: SlotWriter::new(&desc, &mut Guard::new()).expect("free SSRCs"),
             outlet: Outlet::new(Sealer::new(&keys)),
-            history: TrackHistory::new(),
+            history: TrackHistory::new(HistoryId(1)),
             log: SentLog::new(now),
             budget: RtxBudget::new(now),
             resends: Vec::new(),
@@ -69,13 +70,7 @@ impl Viewer {
         let at = self.clock.at(self.now);
         self.batch.clear();
         for seq in 8 * number + 1..=8 * number + 8 {
-            let stored = Stored {
-                payload: Arc::clone(&self.payload),
-                descriptor: None,
-                audio_level: None,
-                video_orientation: None,
-                marker: false,
-            };
+            let stored = keep(&self.payload);
             let sent = Sent {
                 seq,
                 stored: self.history.push(self.now, stored),
@@ -135,5 +130,44 @@ fn sending_allocates_nothing_in_steady_state() {
             (1_000..2_000).for_each(|number| viewer.turn(number));
         });
         assert_eq!(counted.count_total, 0, "{profile}");
+    }
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an Instant cannot be made from nothing; the test only adds to it"
+)]
+fn a_viewer_of_one_track_takes_less_than_60_kb() {
+    let mut viewer = Viewer::new(Instant::now(), SrtpProfile::AES128_CM_SHA1_80);
+    // The history and the batch are shared, one by the track's viewers, one by the shard's.
+    let stored = viewer.history.push(viewer.now, keep(&viewer.payload));
+    let own = size_of::<SlotWriter>()
+        + size_of::<Outlet>()
+        + size_of::<SentLog>()
+        + size_of::<RtxBudget>()
+        + size_of::<FeedbackReader>();
+    let grown = allocation_counter::measure(|| {
+        for seq in 1..=10_000 {
+            let sent = Sent {
+                seq,
+                stored,
+                timestamp: 0,
+                patch: HeadPatch::NONE,
+            };
+            viewer.log.insert(viewer.now, &sent);
+        }
+    });
+    let bytes = own as i64 + grown.bytes_current;
+    assert!(bytes < 60_000, "{bytes} bytes");
+}
+
+fn keep(payload: &Arc<[u8]>) -> Stored {
+    Stored {
+        payload: Arc::clone(payload),
+        descriptor: None,
+        audio_level: None,
+        video_orientation: None,
+        marker: false,
     }
 }

@@ -10,6 +10,7 @@ use str0m::rtp::Ssrc;
 
 use super::seal::{Opener, RtcpStamp, Sealed};
 use super::window::Window;
+use crate::engine::bwe::twcc::{Arrival, TwccSeq};
 
 /// Lost packets named in one message; further ones are left for its repetition. libwebrtc lists
 /// up to 1000 (`kMaxNackPackets`).
@@ -92,16 +93,6 @@ pub struct ReportBlock {
     pub last_report: u32,
     /// From then to this report, in 65536ths of a second.
     pub delay: u32,
-}
-
-/// What became of one packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrival {
-    /// Its transport-wide number, 16 bits.
-    pub twcc: u16,
-    /// When it arrived, in microseconds of the receiver's clock, which wraps after 12.4 days;
-    /// `None` when it did not.
-    pub at_us: Option<i64>,
 }
 
 /// Who else must see a datagram.
@@ -421,7 +412,7 @@ fn read_statuses<'a>(
     arrivals: &mut Vec<Arrival>,
 ) -> Option<&'a [u8]> {
     let end = arrivals.len() + count;
-    let mut twcc = base;
+    let mut next = base;
     while arrivals.len() < end {
         let (chunk, rest) = body.split_first_chunk::<2>()?;
         body = rest;
@@ -439,8 +430,9 @@ fn read_statuses<'a>(
                 _ => chunk >> (12 - 2 * place) & 3,
             };
             let at_us = (symbol != NOT_RECEIVED).then_some(i64::from(symbol));
-            arrivals.push(Arrival { twcc, at_us });
-            twcc = twcc.wrapping_add(1);
+            let seq = TwccSeq(next);
+            arrivals.push(Arrival { seq, at_us });
+            next = next.wrapping_add(1);
         }
     }
     Some(body)
@@ -511,7 +503,7 @@ mod tests {
         };
         let arrivals = feedback.arrivals(arrivals).iter();
         arrivals
-            .map(|arrival| (arrival.twcc, arrival.at_us))
+            .map(|arrival| (arrival.seq.0, arrival.at_us))
             .collect()
     }
 

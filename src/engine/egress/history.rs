@@ -46,25 +46,35 @@ pub struct Stored {
     pub marker: bool,
 }
 
-/// The place of one packet in its track's history. Never used again within 2^32 packets.
+/// One packet of one history. Its number is not used again within 2^32 packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoredId(u32);
+pub struct StoredId {
+    history: HistoryId,
+    number: u32,
+}
+
+/// Tells histories apart, so that what one track sent is never taken for another's after a slot
+/// changed hands. The engine gives each its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryId(pub u32);
 
 /// The packets of one track that can be sent again, all its layers in one.
 #[derive(Debug)]
 pub struct TrackHistory {
+    id: HistoryId,
     packets: VecDeque<(Instant, Stored)>,
     /// Payload bytes held.
     bytes: usize,
-    /// The id of the oldest packet held.
+    /// The number of the oldest packet held.
     first: u32,
 }
 
 impl TrackHistory {
     /// An empty history.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(id: HistoryId) -> Self {
         Self {
+            id,
             packets: VecDeque::new(),
             bytes: 0,
             first: 0,
@@ -77,7 +87,10 @@ impl TrackHistory {
         self.packets.push_back((now, stored));
         self.handle_timeout(now);
         let newest = self.packets.len() as u32;
-        StoredId(self.first.wrapping_add(newest).wrapping_sub(1))
+        StoredId {
+            history: self.id,
+            number: self.first.wrapping_add(newest).wrapping_sub(1),
+        }
     }
 
     /// Lets go of what is too old at `now`; of use where no packets arrive any more.
@@ -95,23 +108,18 @@ impl TrackHistory {
         }
     }
 
-    /// A packet that is still held.
+    /// A packet that is still held, and is of this history.
     #[must_use]
     pub fn packet(&self, id: StoredId) -> Option<&Stored> {
-        let place = id.0.wrapping_sub(self.first) as usize;
-        self.packets.get(place).map(|(_, stored)| stored)
+        let place = id.number.wrapping_sub(self.first) as usize;
+        let (_, stored) = self.packets.get(place)?;
+        (id.history == self.id).then_some(stored)
     }
 
     /// Packets and payload bytes held.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
         (self.packets.len(), self.bytes)
-    }
-}
-
-impl Default for TrackHistory {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -200,7 +208,7 @@ impl SentLog {
         };
     }
 
-    /// Forgets all: another track plays in the slot, and its history has other ids.
+    /// Forgets all: another track plays in the slot, and nobody keeps the old one's packets.
     pub fn clear(&mut self) {
         self.places.fill(Place::VACANT);
     }
@@ -271,7 +279,10 @@ impl SentLog {
 impl Place {
     const VACANT: Self = Self {
         seq: 0,
-        stored: StoredId(0),
+        stored: StoredId {
+            history: HistoryId(0),
+            number: 0,
+        },
         timestamp: 0,
         left_ms: 0,
         patch: HeadPatch::NONE,
@@ -297,6 +308,11 @@ mod tests {
         }
     }
 
+    fn id(number: u32) -> StoredId {
+        let history = HistoryId(1);
+        StoredId { history, number }
+    }
+
     fn sent(seq: u64, stored: StoredId) -> Sent {
         Sent {
             seq,
@@ -309,7 +325,7 @@ mod tests {
     #[test]
     fn a_history_is_bounded_in_packets_bytes_and_age() {
         let now = some_instant();
-        let mut history = TrackHistory::new();
+        let mut history = TrackHistory::new(HistoryId(1));
         let first = history.push(now, stored(1));
         for _ in 1..HISTORY_PACKETS {
             history.push(now, stored(1));
@@ -332,30 +348,41 @@ mod tests {
     #[test]
     fn ids_stay_true_when_they_wrap() {
         let now = some_instant();
-        let mut history = TrackHistory::new();
+        let mut history = TrackHistory::new(HistoryId(1));
         history.first = u32::MAX - 1;
         let ids: Vec<StoredId> = (0..5).map(|len| history.push(now, stored(len))).collect();
         for (len, id) in ids.iter().enumerate() {
             let found = history.packet(*id).map(|stored| stored.payload.len());
             assert_eq!(found, Some(len));
         }
-        assert!(history.packet(StoredId(u32::MAX - 2)).is_none());
-        assert!(history.packet(StoredId(4)).is_none());
+        assert!(history.packet(id(u32::MAX - 2)).is_none());
+        assert!(history.packet(id(4)).is_none());
+    }
+
+    #[test]
+    fn a_packet_of_one_track_is_never_taken_for_anothers() {
+        let now = some_instant();
+        let mut before = TrackHistory::new(HistoryId(1));
+        let mut after = TrackHistory::new(HistoryId(2));
+        let old = before.push(now, stored(1));
+        let new = after.push(now, stored(2));
+        assert!(before.packet(old).is_some() && after.packet(new).is_some());
+        assert!(after.packet(old).is_none() && before.packet(new).is_none());
     }
 
     #[test]
     fn a_log_grows_while_packets_are_young_and_stops_at_its_limit() {
         let now = some_instant();
         let mut log = SentLog::new(now);
-        let id = StoredId(0);
+        let stored = id(0);
         assert!(log.sent(0).is_none());
         for seq in 1..=500 {
-            log.insert(now, &sent(seq, id));
+            log.insert(now, &sent(seq, stored));
         }
-        assert!((1..=500).all(|seq| log.sent(seq) == Some(sent(seq, id))));
+        assert!((1..=500).all(|seq| log.sent(seq) == Some(sent(seq, stored))));
         assert_eq!(log.places.len(), 512);
         for seq in 501..=5_000 {
-            log.insert(now, &sent(seq, id));
+            log.insert(now, &sent(seq, stored));
         }
         assert_eq!(log.places.len(), LOG_MAX_PLACES);
         let kept = 5_001 - LOG_MAX_PLACES as u64;
@@ -368,7 +395,7 @@ mod tests {
         let mut log = SentLog::new(now);
         for seq in 1..=2_000_u32 {
             let now = now + Duration::from_millis(20) * seq;
-            log.insert(now, &sent(seq.into(), StoredId(seq)));
+            log.insert(now, &sent(seq.into(), id(seq)));
         }
         assert_eq!(log.places.len(), LOG_MIN_PLACES);
         assert!(log.sent(1_950).is_some());
@@ -378,7 +405,7 @@ mod tests {
     fn a_cleared_log_knows_nothing() {
         let now = some_instant();
         let mut log = SentLog::new(now);
-        log.insert(now, &sent(9, StoredId(1)));
+        log.insert(now, &sent(9, id(1)));
         log.clear();
         assert_eq!(log.sent(9), None);
         assert_eq!(log.sent(0), None);
@@ -388,7 +415,7 @@ mod tests {
     fn numbers_with_equal_low_bits_are_not_confused() {
         let now = some_instant();
         let mut log = SentLog::new(now);
-        log.insert(now, &sent(0x1_0005, StoredId(1)));
+        log.insert(now, &sent(0x1_0005, id(1)));
         assert_eq!(log.sent(5), None);
         assert_eq!(log.sent(0x2_0005), None);
         assert!(log.sent(0x1_0005).is_some());

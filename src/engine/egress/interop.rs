@@ -22,7 +22,7 @@ mod tests {
     use crate::engine::egress::feedback::{Disposition, Feedback, FeedbackReader, Item};
     use crate::engine::egress::fixture::{keying_material, session_keys, some_instant};
     use crate::engine::egress::guard::{Guard, Verdict};
-    use crate::engine::egress::history::{Sent, SentLog, Stored, TrackHistory};
+    use crate::engine::egress::history::{HistoryId, Sent, SentLog, Stored, TrackHistory};
     use crate::engine::egress::keys::Side;
     use crate::engine::egress::packet::{
         Batch, MediaPacket, Outlet, RtxDesc, SlotDesc, SlotWriter,
@@ -319,7 +319,7 @@ mod tests {
     fn a_lost_packet_is_asked_for_and_arrives_on_the_rtx_stream() {
         for profile in SrtpProfile::ALL {
             let mut call = Call::connect(*profile);
-            let mut history = TrackHistory::new();
+            let mut history = TrackHistory::new(HistoryId(1));
             let mut log = SentLog::new(call.now);
             let mut budget = RtxBudget::new(call.now);
             for seq in 10..=20_u64 {
@@ -387,7 +387,7 @@ mod tests {
                 }
             }
         }
-        let numbers: Vec<u16> = arrived.iter().map(|arrival| arrival.twcc).collect();
+        let numbers: Vec<u16> = arrived.iter().map(|arrival| arrival.seq.0).collect();
         assert_eq!(numbers, (0..30).collect::<Vec<_>>());
         assert_eq!(arrived[11].at_us, None);
         let start = arrived[0].at_us.expect("the first arrived");

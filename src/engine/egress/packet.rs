@@ -16,6 +16,7 @@ use super::guard::Guard;
 use super::patch::HeadPatch;
 use super::seal::{IndexesSpent, SRTP_INDEX_END, Sealer};
 use super::window::Window;
+use crate::engine::bwe::twcc::TwccSeq;
 
 /// An index that is this far ahead makes the receiver guess a wrong roll-over counter
 /// (RFC 3711 §3.3.1), so a stream neither begins nor jumps beyond it.
@@ -99,8 +100,8 @@ impl fmt::Debug for Batch {
 pub struct Outlet {
     sealer: Sealer,
     /// The next transport-wide sequence number
-    /// (draft-holmer-rmcat-transport-wide-cc-extensions-01); its low 16 bits are sent.
-    next_twcc: u64,
+    /// (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+    next_twcc: u16,
 }
 
 impl Outlet {
@@ -163,8 +164,8 @@ pub struct MediaPacket<'a> {
 pub struct Written {
     /// Its bytes as a UDP payload, sealed.
     pub bytes: usize,
-    /// Its transport-wide number, unwrapped; `None` where the m-line carries none.
-    pub twcc: Option<u64>,
+    /// Its transport-wide number; `None` where the m-line carries none.
+    pub twcc: Option<TwccSeq>,
 }
 
 /// Why a packet was not written.
@@ -408,7 +409,7 @@ impl Stream {
         let buf = &mut batch.buf;
         let start = buf.len();
         let extensions = &packet.extensions;
-        let header_len = self.headers.write(ids, extensions, at, twcc as u16, buf);
+        let header_len = self.headers.write(ids, extensions, at, twcc, buf);
         // RFC 3550 §5.1: padding flag in the first byte, marker and payload type in the second.
         let header = &mut buf[start..];
         header[0] |= u8::from(draft.padding > 0) << 5;
@@ -433,10 +434,10 @@ impl Stream {
         self.totals.packets = self.totals.packets.wrapping_add(1);
         let octets = packet.payload.len() as u32;
         self.totals.octets = self.totals.octets.wrapping_add(octets);
-        outlet.next_twcc += u64::from(ids.twcc.is_some());
+        outlet.next_twcc = twcc.wrapping_add(ids.twcc.is_some().into());
         Ok(Written {
             bytes: batch.close(start),
-            twcc: ids.twcc.map(|_| twcc),
+            twcc: ids.twcc.map(|_| TwccSeq(twcc)),
         })
     }
 }
@@ -505,7 +506,7 @@ mod tests {
         let mut slot = writer(&desc(usual_ids()));
         let mut batch = Batch::new();
         let written = slot.write_media(&mut outlet, AT, &packet(7, b"picture"), &mut batch);
-        let twcc = Some(0);
+        let twcc = Some(TwccSeq(0));
         let bytes = batch.bytes().len();
         assert_eq!(written, Ok(Written { bytes, twcc }));
         let rtp = open_rtp(&opener, batch.bytes(), 0).expect("opens");
@@ -687,11 +688,17 @@ mod tests {
         let mut batch = Batch::new();
         let mut write = |seq| slot.write_media(&mut outlet, AT, &packet(seq, b"x"), &mut batch);
         assert_eq!(write(ROLL_OVER_GUESS + 1), Err(Unwritten::TooFarAhead));
-        assert_eq!(write(ROLL_OVER_GUESS).map(|w| w.twcc), Ok(Some(0)));
+        assert_eq!(write(ROLL_OVER_GUESS).map(|w| w.twcc), Ok(Some(TwccSeq(0))));
         assert_eq!(write(ROLL_OVER_GUESS), Err(Unwritten::Used));
-        assert_eq!(write(ROLL_OVER_GUESS - 3).map(|w| w.twcc), Ok(Some(1)));
+        assert_eq!(
+            write(ROLL_OVER_GUESS - 3).map(|w| w.twcc),
+            Ok(Some(TwccSeq(1)))
+        );
         assert_eq!(write(2 * ROLL_OVER_GUESS + 1), Err(Unwritten::TooFarAhead));
-        assert_eq!(write(2 * ROLL_OVER_GUESS).map(|w| w.twcc), Ok(Some(2)));
+        assert_eq!(
+            write(2 * ROLL_OVER_GUESS).map(|w| w.twcc),
+            Ok(Some(TwccSeq(2)))
+        );
         assert_eq!(write(3), Err(Unwritten::Used));
         assert_eq!(batch.packets().len(), 3);
         let last = batch.packets()[2].clone();

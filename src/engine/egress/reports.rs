@@ -100,28 +100,6 @@ pub fn round_trip(at: Ntp, last_report: u32, delay: u32) -> Option<Duration> {
     (span <= MAX_ROUND_TRIP).then_some(span)
 }
 
-/// A viewer's round trip, smoothed.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RoundTrip {
-    smoothed: Option<Duration>,
-}
-
-impl RoundTrip {
-    /// Takes in one measurement. Each moves the value by an eighth (RFC 6298 §2.3).
-    pub fn handle_measurement(&mut self, measured: Duration) {
-        self.smoothed = Some(match self.smoothed {
-            Some(smoothed) => (smoothed * 7 + measured) / 8,
-            None => measured,
-        });
-    }
-
-    /// The round trip; `None` before the first measurement.
-    #[must_use]
-    pub fn smoothed(&self) -> Option<Duration> {
-        self.smoothed
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,14 +180,5 @@ mod tests {
         let at = Ntp::from_bits(0x1_0000_0000_0000);
         let across = round_trip(at, u32::MAX - 0x7fff, 0);
         assert_eq!(across, Some(Duration::from_millis(500)), "over the wrap");
-    }
-
-    #[test]
-    fn the_round_trip_is_smoothed() {
-        let mut rtt = RoundTrip::default();
-        assert_eq!(rtt.smoothed(), None);
-        rtt.handle_measurement(Duration::from_millis(80));
-        rtt.handle_measurement(Duration::from_millis(160));
-        assert_eq!(rtt.smoothed(), Some(Duration::from_millis(90)));
     }
 }

@@ -153,7 +153,7 @@ fn extend(wire: u16, highest: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::some_instant;
-    use super::super::history::Stored;
+    use super::super::history::{HistoryId, Stored};
     use super::super::patch::HeadPatch;
     use super::*;
 
@@ -172,7 +172,7 @@ mod tests {
             let now = some_instant();
             let mut viewer = Self {
                 now,
-                history: TrackHistory::new(),
+                history: TrackHistory::new(HistoryId(1)),
                 log: SentLog::new(now),
                 budget: RtxBudget::new(now),
                 highest: 0,
