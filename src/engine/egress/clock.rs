@@ -5,7 +5,7 @@
 //! per source leads from the one clock to the other: it may be wrong by the network's delay, but
 //! it is wrong by the same amount for sound and picture, so lips stay in sync.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Seconds from the NTP era (1900) to the Unix epoch (RFC 868).
 const NTP_UNIX_SECONDS: u64 = 2_208_988_800;
@@ -30,6 +30,19 @@ impl Ntp {
     #[must_use]
     pub fn from_unix(since_epoch: Duration) -> Self {
         Self((NTP_UNIX_SECONDS << 32).wrapping_add(fixed_point(since_epoch)))
+    }
+
+    /// A wall-clock time, as str0m gives a publisher's. Times before 1970 are told too: a
+    /// publisher's clock may show anything.
+    #[must_use]
+    pub fn from_system_time(time: SystemTime) -> Self {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => Self::from_unix(after),
+            Err(before) => {
+                let epoch = Self::from_unix(Duration::ZERO);
+                Self(epoch.0.wrapping_sub(fixed_point(before.duration())))
+            }
+        }
     }
 
     /// The 64 bits on the wire.
@@ -176,6 +189,14 @@ mod tests {
     fn the_unix_epoch_is_where_rfc_868_puts_it() {
         assert_eq!(ntp(0.0).bits() >> 32, 2_208_988_800);
         assert_eq!(ntp(0.25).middle(), 0x7e80_4000);
+    }
+
+    #[test]
+    fn a_publishers_clock_may_show_any_time() {
+        let span = Duration::from_millis(2_500);
+        assert_eq!(Ntp::from_system_time(UNIX_EPOCH + span), ntp(2.5));
+        let before = Ntp::from_system_time(UNIX_EPOCH - span);
+        assert_eq!(ntp(0.0).since(before), ntp(2.5).since(ntp(0.0)));
     }
 
     #[test]

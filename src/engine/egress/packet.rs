@@ -237,11 +237,20 @@ impl SlotWriter {
         }
     }
 
+    /// The m-line was negotiated again: its header extensions are these from here on. SSRCs and
+    /// numbers go on as they were.
+    pub fn handle_extensions(&mut self, mid: Mid, extensions: ExtensionIds) {
+        self.extensions = extensions;
+        for stream in std::iter::once(&mut self.media).chain(&mut self.rtx) {
+            stream.headers = HeaderTemplates::new(stream.ssrc, mid, &extensions);
+        }
+    }
+
     /// The viewer reported on this SSRC, so it knows which m-line it belongs to: the MID extension
     /// is no longer needed (RFC 8843 §9.2 lets it go) and packets get shorter.
     pub fn handle_known(&mut self, ssrc: Ssrc) {
-        for stream in [Some(&mut self.media), self.rtx.as_mut()] {
-            if let Some(stream) = stream.filter(|stream| stream.ssrc == *ssrc) {
+        for stream in std::iter::once(&mut self.media).chain(&mut self.rtx) {
+            if stream.ssrc == *ssrc {
                 stream.headers.omit_mid();
             }
         }
@@ -268,7 +277,9 @@ impl SlotWriter {
         let written = self
             .media
             .write(&self.extensions, outlet, at, &draft, batch)?;
-        self.timestamp = packet.timestamp;
+        if self.highest() == Some(packet.seq) {
+            self.timestamp = packet.timestamp;
+        }
         Ok(written)
     }
 
@@ -580,6 +591,41 @@ mod tests {
         assert_eq!(form_of(high, &[1; 3]), 0x1000);
         strict.dependency_descriptor = None;
         assert_eq!(form_of(strict, &[1; 30]), 0xbede);
+    }
+
+    #[test]
+    fn an_m_line_negotiated_again_goes_on_with_its_numbers() {
+        let (mut outlet, opener) = outlet();
+        let mut slot = writer(&desc(usual_ids()));
+        let mut batch = Batch::new();
+        let mut write = |slot: &mut SlotWriter, seq| {
+            batch.clear();
+            let written = slot.write_media(&mut outlet, AT, &packet(seq, b"x"), &mut batch);
+            written.map(|_| open_rtp(&opener, batch.bytes(), 0).expect("opens"))
+        };
+        assert_eq!(write(&mut slot, 1).map(|rtp| rtp.extensions.len()), Ok(3));
+        let fewer = ExtensionIds {
+            mid: Some(9),
+            ..ExtensionIds::default()
+        };
+        slot.handle_extensions("m2".into(), fewer);
+        assert_eq!(write(&mut slot, 1), Err(Unwritten::Used));
+        let rtp = write(&mut slot, 2).expect("fresh");
+        assert_eq!(rtp.extensions, [(9, b"m2".to_vec())]);
+    }
+
+    #[test]
+    fn a_packet_without_payload_is_sealed_under_every_profile() {
+        for profile in SrtpProfile::ALL {
+            let keys = session_keys(*profile, Side::Server, 0);
+            let (mut outlet, opener) = (Outlet::new(Sealer::new(&keys)), Opener::new(&keys));
+            let mut slot = writer(&desc(usual_ids()));
+            let mut batch = Batch::new();
+            let written = slot.write_media(&mut outlet, AT, &packet(1, b""), &mut batch);
+            assert!(written.is_ok());
+            let rtp = open_rtp(&opener, batch.bytes(), 0).expect("opens");
+            assert!(rtp.payload.is_empty());
+        }
     }
 
     #[test]
