@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::format::Codec;
-use str0m::media::{Direction, MediaKind, Mid};
+use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite};
 use str0m::{Candidate, Input, Output as RtcOutput, Rtc, RtcConfig, RtcError};
@@ -447,11 +447,22 @@ impl Client {
             line.ssrcs.push(ssrc);
         }
         let stamp = Stamp::parse(&packet.payload);
+        let at = now - self.began;
+        if let Some(stamp) = &stamp {
+            let shown = line.decoder.handle_packet(now, *packet.seq_no, stamp);
+            let kind = encoder::kind_of(stamp.source);
+            line.shown.extend(std::iter::repeat_n((at, kind), shown));
+        }
+        if line.decoder.poll_keyframe_request(now)
+            && let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc)
+        {
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+        }
         let vp8 = self.rtc.codec_config().params().iter().any(|params| {
             params.pt() == packet.header.payload_type && params.spec().codec == Codec::Vp8
         });
         line.received.push(Received {
-            at: now - self.began,
+            at,
             seq: *packet.seq_no,
             time: packet.header.timestamp,
             marker: packet.header.marker,

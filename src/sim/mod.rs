@@ -24,6 +24,7 @@
 mod calls;
 mod client;
 mod clock;
+mod decoder;
 mod delivery;
 mod encoder;
 mod link;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use str0m::rtp::Ssrc;
 
+use super::decoder::Decoder;
 use super::encoder::{Stamp, Vp8Ids};
-use crate::engine::command::TrackInfo;
+use crate::engine::command::{Kind, TrackInfo};
 
 /// One received RTP packet, retransmissions among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,10 @@ pub(crate) struct Line {
     pub(crate) track: Option<TrackInfo>,
     /// Everything that arrived on it, in order of arrival.
     pub(crate) received: Vec<Received>,
+    /// When each frame could be shown, since the world began, and of what it was.
+    pub(crate) shown: Vec<(Duration, Kind)>,
+    /// What could be shown of it.
+    pub(crate) decoder: Decoder,
     /// The SSRCs it arrived on.
     pub(crate) ssrcs: Vec<Ssrc>,
 }

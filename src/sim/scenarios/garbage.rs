@@ -113,6 +113,33 @@ fn garbage_from_a_known_address_harms_nobody() {
 }
 
 #[test]
+fn a_forged_dtls_alert_ends_nobodys_call() {
+    let mut world = room(125, 2);
+    world.run(Duration::from_secs(1));
+    let victim = world.seats[0].as_ref().unwrap().outside;
+    // RFC 6347 §4.1: a plaintext record of epoch 0 with a close_notify, then a fatal alert; a
+    // ClientHello that leads nowhere; and a record of epoch 1 that no key has sealed.
+    let record = |kind: u8, epoch: u8, body: &[u8]| {
+        let mut record = vec![kind, 0xFE, 0xFD, 0, epoch, 0, 0, 0, 0, 0, 99];
+        record.extend((body.len() as u16).to_be_bytes());
+        record.extend(body);
+        record
+    };
+    for _ in 0..5 {
+        world.inject(victim, record(21, 0, &[1, 0]));
+        world.inject(victim, record(21, 0, &[2, 40]));
+        world.inject(
+            victim,
+            record(22, 0, &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0]),
+        );
+        world.inject(victim, record(21, 1, &[7; 26]));
+        world.run(Duration::from_millis(100));
+    }
+    world.run(Duration::from_secs(2));
+    oracle::check(&world, Law::CLEAN);
+}
+
+#[test]
 fn bad_commands_are_refused_and_harm_nobody() {
     let mut world = room(124, 2);
     world.run(Duration::from_secs(1));

@@ -57,6 +57,23 @@ fn reordered_and_doubled_packets_arrive_once_and_whole() {
 }
 
 #[test]
+fn a_second_of_silence_is_survived() {
+    let mut world = room(44, 3);
+    world.run(Duration::from_secs(1));
+    for victim in [0, 1] {
+        world.set_quality(victim, Quality::lossy(1.0), Quality::lossy(1.0));
+        world.run(Duration::from_secs(1));
+        settle(&mut world);
+    }
+    let law = Law {
+        longest_gap: Duration::from_millis(2200),
+        missing_video: 300,
+        missing_audio: 300,
+    };
+    oracle::check(&world, law);
+}
+
+#[test]
 fn one_bad_path_harms_nobody_else() {
     let mut world = room(43, 4);
     let terrible = Quality {
