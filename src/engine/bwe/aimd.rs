@@ -161,7 +161,7 @@ impl Aimd {
     }
 
     fn increase(&mut self, now_us: u64, observed: Observed) {
-        let since_s = (now_us - self.changed_us).min(1_000_000) as f64 / 1e6;
+        let since_s = now_us.saturating_sub(self.changed_us).min(1_000_000) as f64 / 1e6;
         self.changed_us = now_us;
         let Some(acked_bps) = observed.acked_bps else {
             return;
@@ -184,7 +184,7 @@ impl Aimd {
 
     fn overused(&mut self, now_us: u64, observed: Observed) -> bool {
         let gap_us = observed.rtt_us.clamp(DECREASE_GAP_US.0, DECREASE_GAP_US.1);
-        let waited = now_us - self.changed_us >= gap_us || self.phase != Phase::Hold;
+        let waited = now_us.saturating_sub(self.changed_us) >= gap_us || self.phase != Phase::Hold;
         let Some(acked_bps) = observed.acked_bps else {
             // Nothing measured yet: halve (libwebrtc delay_based_bwe.cc).
             if waited {

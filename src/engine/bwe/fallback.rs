@@ -71,7 +71,10 @@ impl Fallback {
         let before_us = self.reported_us.replace(now_us).unwrap_or(now_us);
         if lost > HEAVY {
             let gap_us = CUT_GAP_US + rtt_us;
-            if self.cut_us.is_none_or(|at| now_us - at >= gap_us) {
+            if self
+                .cut_us
+                .is_none_or(|at| now_us.saturating_sub(at) >= gap_us)
+            {
                 self.cut_us = Some(now_us);
                 self.rate_bps *= 1.0 - CUT * lost;
             }

@@ -103,7 +103,7 @@ impl LossBound {
         delay_bps: f64,
         rtt_us: u64,
     ) -> bool {
-        let length_us = now_us - self.began_us;
+        let length_us = now_us.saturating_sub(self.began_us);
         let packets = self.arrived + self.lost;
         if length_us < OBSERVATION_US || packets < OBSERVATION_PACKETS {
             return false;
@@ -139,7 +139,10 @@ impl LossBound {
 
     fn cut(&mut self, now_us: u64, acked_bps: Option<f64>, delay_bps: f64, rtt_us: u64) -> bool {
         let gap_us = CUT_GAP_US + rtt_us;
-        if self.cut_us.is_some_and(|at| now_us - at < gap_us) {
+        if self
+            .cut_us
+            .is_some_and(|at| now_us.saturating_sub(at) < gap_us)
+        {
             return false;
         }
         let rate = self.bound_bps.unwrap_or(delay_bps).min(delay_bps);

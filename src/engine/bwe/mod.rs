@@ -44,7 +44,7 @@ use overuse::{OveruseDetector, Usage};
 use probe::{Prober, Situation};
 use queue::Queue;
 use sent::{Sent, SentRing};
-use silence::Silence;
+use silence::{FEEDBACK_MISSED_US, REPORT_MISSED_US, Silence};
 use trendline::Trendline;
 use twcc::{Arrival, ArrivalClock, TwccSeq};
 
@@ -148,6 +148,11 @@ impl Bwe {
     #[must_use]
     pub fn new(now: Instant, options: Options) -> Self {
         let start_bps = options.start.as_f64();
+        let missed_us = if options.transport_wide {
+            FEEDBACK_MISSED_US
+        } else {
+            REPORT_MISSED_US
+        };
         Self {
             options,
             epoch: now,
@@ -161,7 +166,7 @@ impl Bwe {
             forgiven_us: 0,
             prober: Prober::new(),
             meter: Meter::default(),
-            silence: Silence::default(),
+            silence: Silence::new(missed_us),
             fallback: Fallback::new(0, start_bps),
             heard_us: None,
             rtt_us: DEFAULT_RTT_US,
@@ -202,7 +207,7 @@ impl Bwe {
             return;
         }
         let now_us = self.micros(now);
-        self.on_heard(now_us);
+        self.on_heard(now_us, FEEDBACK_MISSED_US);
         if self
             .heard_us
             .is_none_or(|at| now_us.saturating_sub(at) > STALE_US)
@@ -226,7 +231,7 @@ impl Bwe {
     pub fn on_loss_report(&mut self, now: Instant, lost: u8) {
         let now_us = self.micros(now);
         if !self.uses_twcc() {
-            self.on_heard(now_us);
+            self.on_heard(now_us, REPORT_MISSED_US);
             let lost = f64::from(lost) / 256.0;
             self.fallback.on_loss_report(now_us, lost, self.rtt_us);
         }
@@ -235,7 +240,7 @@ impl Bwe {
     /// The viewer's own estimate came (REMB). Ignored while transport-wide feedback comes.
     pub fn on_remb(&mut self, now: Instant, estimate: Bitrate) {
         if !self.uses_twcc() {
-            self.on_heard(self.micros(now));
+            self.on_heard(self.micros(now), REPORT_MISSED_US);
             self.fallback.on_remb(estimate.as_f64());
         }
     }
@@ -296,8 +301,8 @@ impl Bwe {
         let mut newest_us = None;
         for arrival in arrivals {
             if let Some(at_us) = arrival.at_us {
-                let arrival_us = self.clock.unwrap(at_us);
                 if let Some(arrived) = self.sent.arrived(now_us, arrival.seq) {
+                    let arrival_us = self.clock.unwrap(at_us);
                     self.loss.on_arrived(arrived.was_lost);
                     self.on_arrived(now_us, arrived.sent, arrival_us);
                     newest_us = newest_us.max(Some(arrived.sent.at_us));
@@ -361,8 +366,11 @@ impl Bwe {
 
     /// Something was heard of the viewer. If it had been missed, the path is taken to be a new
     /// one that may well be the old one: on from the cut rate, and a probe for the old one.
-    fn on_heard(&mut self, now_us: u64) {
-        let Some(ended) = self.silence.on_heard(now_us, self.uncapped_bps()) else {
+    fn on_heard(&mut self, now_us: u64, missed_us: u64) {
+        let Some(ended) = self
+            .silence
+            .on_heard(now_us, self.uncapped_bps(), missed_us)
+        else {
             return;
         };
         self.fallback.set(ended.cap_bps);
@@ -418,5 +426,84 @@ impl Bwe {
     fn micros(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.epoch);
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn bwe(transport_wide: bool) -> (Instant, Bwe) {
+        let now = sim::origin();
+        let options = Options {
+            start: Bitrate::mbps(1),
+            transport_wide,
+            ..Options::default()
+        };
+        (now, Bwe::new(now, options))
+    }
+
+    /// Sends 100 packets a second for some time, doing what is due.
+    fn send(bwe: &mut Bwe, from: Instant, seconds: u64) -> Instant {
+        for step in 0..seconds * 100 {
+            let now = from + SECOND / 100 * step as u32;
+            bwe.on_sent(now, TwccSeq(step as u16), 1_200, None);
+            if bwe.wakeup().is_some_and(|at| at <= now) {
+                bwe.on_timeout(now);
+            }
+        }
+        from + SECOND * seconds as u32
+    }
+
+    #[test]
+    fn a_viewer_that_never_reports_gets_little() {
+        for transport_wide in [true, false] {
+            let (start, mut bwe) = bwe(transport_wide);
+            send(&mut bwe, start, 20);
+            assert_eq!(bwe.target().as_f64(), UNHEARD_BPS);
+        }
+    }
+
+    #[test]
+    fn a_viewer_that_only_sends_receiver_reports_is_judged_by_those() {
+        let (mut now, mut bwe) = bwe(true);
+        for _ in 0..20 {
+            now = send(&mut bwe, now, 1);
+            bwe.on_loss_report(now, 0);
+        }
+        let clean = bwe.target();
+        assert!(clean >= Bitrate::mbps(1), "{clean}");
+        for _ in 0..5 {
+            now = send(&mut bwe, now, 1);
+            bwe.on_loss_report(now, 64);
+        }
+        assert!(bwe.target() < clean * 0.6, "{}", bwe.target());
+    }
+
+    #[test]
+    fn a_viewers_own_estimate_counts_until_transport_wide_feedback_comes() {
+        let (now, mut bwe) = bwe(true);
+        bwe.on_remb(now, Bitrate::kbps(400));
+        assert_eq!(bwe.target(), Bitrate::kbps(400));
+        bwe.on_sent(now, TwccSeq(0), 1_200, None);
+        let arrival = Arrival {
+            seq: TwccSeq(0),
+            at_us: Some(0),
+        };
+        bwe.on_feedback(now + SECOND / 20, [arrival]);
+        assert_eq!(bwe.target(), Bitrate::mbps(1));
+        bwe.on_remb(now + SECOND / 10, Bitrate::kbps(400));
+        assert_eq!(bwe.target(), Bitrate::mbps(1));
+    }
+
+    #[test]
+    fn nobody_without_transport_wide_feedback_is_probed() {
+        let (now, mut bwe) = bwe(false);
+        bwe.set_wanted(Bitrate::mbps(5));
+        bwe.on_timeout(now);
+        assert_eq!(bwe.poll_probe(), None);
+        assert_eq!(bwe.wakeup(), None);
     }
 }

@@ -1,9 +1,13 @@
 //! What to do while the viewer's feedback stays away although packets go out
 //! (draft-ietf-rmcat-gcc-02 is silent on it; RFC 8083 §4.3 asks for a media timeout).
 
-/// Feedback is missed this long after the first unanswered packet, in microseconds. Browsers
-/// send it every 50 to 250 ms; libwebrtc starts backing off when a round trip seems to take 3 s.
-const MISSED_US: u64 = 1_000_000;
+/// Transport-wide feedback is missed this long after the first unanswered packet, in
+/// microseconds. Browsers send it every 50 to 250 ms; libwebrtc starts backing off when a round
+/// trip seems to take 3 s.
+pub(super) const FEEDBACK_MISSED_US: u64 = 1_000_000;
+
+/// Receiver reports are, in microseconds: RFC 3550 §6.2 has them every 5 s, give or take half.
+pub(super) const REPORT_MISSED_US: u64 = 8_000_000;
 
 /// From then on the rate is cut this often, in microseconds, and to this share.
 /// libwebrtc send_side_bandwidth_estimation.cc, RttBasedBackoff: 0.8 every second; halving
@@ -15,8 +19,10 @@ const CUT: f64 = 0.7;
 pub const UNHEARD_BPS: f64 = 150_000.0;
 
 /// Watches for feedback that does not come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Silence {
+    /// How long after the first unanswered packet reports are missed.
+    missed_us: u64,
     /// When the first packet left that nothing was heard after.
     unanswered_us: Option<u64>,
     /// What may be sent while the silence lasts, in bit/s, and when it was last cut.
@@ -35,14 +41,25 @@ pub(super) struct Ended {
 }
 
 impl Silence {
+    /// Nothing sent, nothing missed.
+    pub(super) fn new(missed_us: u64) -> Self {
+        Self {
+            missed_us,
+            unanswered_us: None,
+            cap: None,
+            before_bps: 0.0,
+        }
+    }
+
     /// A packet left.
     pub(super) fn on_sent(&mut self, now_us: u64) {
         self.unanswered_us.get_or_insert(now_us);
     }
 
-    /// Feedback came. Says so if it had been missed.
-    pub(super) fn on_heard(&mut self, now_us: u64, rate_bps: f64) -> Option<Ended> {
+    /// Something was heard; the next is missed after `missed_us`. Says so if this had been.
+    pub(super) fn on_heard(&mut self, now_us: u64, rate_bps: f64, missed_us: u64) -> Option<Ended> {
         self.on_timeout(now_us, rate_bps);
+        self.missed_us = missed_us;
         self.unanswered_us = None;
         let (cap_bps, _) = self.cap.take()?;
         Some(Ended {
@@ -82,7 +99,7 @@ impl Silence {
     pub(super) fn due_us(&self) -> Option<u64> {
         let since_us = self.unanswered_us?;
         match self.cap {
-            None => Some(since_us + MISSED_US),
+            None => Some(since_us + self.missed_us),
             Some((cap_bps, at_us)) => (cap_bps > UNHEARD_BPS).then_some(at_us + CUT_US),
         }
     }
@@ -94,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_viewer_never_heard_of_falls_to_the_floor_and_is_left_alone() {
-        let mut silence = Silence::default();
+        let mut silence = Silence::new(FEEDBACK_MISSED_US);
         silence.on_sent(0);
         silence.on_timeout(999_999, 1e6);
         assert_eq!(silence.cap_bps(), None);
@@ -107,10 +124,12 @@ mod tests {
 
     #[test]
     fn a_silence_ends_with_the_rate_it_began_with() {
-        let mut silence = Silence::default();
+        let mut silence = Silence::new(FEEDBACK_MISSED_US);
         silence.on_sent(0);
         silence.on_timeout(1_100_000, 1e6);
-        let ended = silence.on_heard(1_200_000, 1e6).expect("it was missed");
+        let ended = silence
+            .on_heard(1_200_000, 1e6, 1_000_000)
+            .expect("it was missed");
         assert_eq!(ended.before_bps, 1e6);
         assert_eq!(ended.cap_bps, 7e5);
         assert_eq!(silence.cap_bps(), None);
@@ -119,9 +138,9 @@ mod tests {
 
     #[test]
     fn nobody_is_missed_when_nothing_is_sent() {
-        let mut silence = Silence::default();
+        let mut silence = Silence::new(FEEDBACK_MISSED_US);
         silence.on_timeout(60_000_000, 1e6);
         assert_eq!(silence.due_us(), None);
-        assert_eq!(silence.on_heard(60_000_000, 1e6), None);
+        assert_eq!(silence.on_heard(60_000_000, 1e6, 1_000_000), None);
     }
 }

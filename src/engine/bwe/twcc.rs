@@ -19,6 +19,10 @@ pub struct Arrival {
 /// The reference time wraps after this long, in microseconds: 24 bits of 64 ms (§3.1).
 const SPAN_US: i64 = (1 << 24) * 64_000;
 
+/// No honest clock gets this far, in microseconds; a lying one stands still there, so that any
+/// two times can be subtracted.
+const LIMIT_US: i64 = i64::MAX / 4;
+
 /// Unwraps arrival times, so that those of different messages can be subtracted.
 #[derive(Debug, Default)]
 pub(super) struct ArrivalClock {
@@ -33,7 +37,8 @@ impl ArrivalClock {
         let understood_us = match self.latest_us {
             None => wire_us.rem_euclid(SPAN_US),
             Some((wire_before_us, before_us)) => {
-                before_us + nearest(wire_us.wrapping_sub(wire_before_us))
+                let step_us = nearest(wire_us.wrapping_sub(wire_before_us));
+                (before_us + step_us).clamp(-LIMIT_US, LIMIT_US)
             }
         };
         self.latest_us = Some((wire_us, understood_us));
