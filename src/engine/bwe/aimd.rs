@@ -10,6 +10,9 @@ const BETA: f64 = 0.85;
 /// Share kept when another flow keeps the queue: what is given up does not drain it.
 const CONTESTED_BETA: f64 = 0.95;
 
+/// And growth a second then: what is left to it, it takes.
+const CONTESTED_GROWTH_PER_S: f64 = 1.15;
+
 /// Taken off below that, in bit/s, to drain the queue sooner at low rates. libwebrtc.
 const DECREASE_EXTRA_BPS: f64 = 5_000.0;
 
@@ -145,6 +148,11 @@ impl Aimd {
         self.changed_us = now_us;
     }
 
+    /// Goes on at a rate on a path of which nothing is known any more.
+    pub(super) fn restart(&mut self, now_us: u64, rate_bps: f64) {
+        *self = Self::new(now_us, rate_bps);
+    }
+
     /// Takes in how the path fared in the latest feedback. Says whether the rate was cut.
     pub(super) fn update(&mut self, now_us: u64, observed: Observed) -> bool {
         match observed.usage {
@@ -175,9 +183,14 @@ impl Aimd {
         if observed.limited || self.rate_bps >= limit {
             return;
         }
+        let by_factor = |per_s: f64| {
+            let growth_bps = self.rate_bps * (per_s.powf(since_s) - 1.0);
+            growth_bps.max(MIN_GROWTH_BPS)
+        };
         let growth = match self.capacity {
-            Some(_) if !observed.contested => self.near_capacity_growth(observed.rtt_us) * since_s,
-            _ => (self.rate_bps * (GROWTH_PER_S.powf(since_s) - 1.0)).max(MIN_GROWTH_BPS),
+            _ if observed.contested => by_factor(CONTESTED_GROWTH_PER_S),
+            Some(_) => self.near_capacity_growth(observed.rtt_us) * since_s,
+            None => by_factor(GROWTH_PER_S),
         };
         self.rate_bps = (self.rate_bps + growth).min(limit);
     }

@@ -3,7 +3,7 @@
 //!
 //! A packet meets, in order: [`pacer`] (may it leave), [`sent`] (remember it); and when the
 //! viewer reports on it: [`twcc`], [`groups`] → [`trendline`] → [`overuse`] → [`aimd`] (delay),
-//! [`acked`] (throughput), [`loss`], [`alr`] and [`probe`] → [`meter`]. [`silence`] acts when
+//! [`queue`] (whose is it), [`acked`] (throughput), [`loss`], [`alr`] and [`probe`] → [`meter`]. [`silence`] acts when
 //! reports stay away, [`fallback`] where they are of the older kinds.
 
 mod acked;
@@ -331,10 +331,9 @@ impl Bwe {
             usage: self.delay.detector.usage(),
             acked_bps: self.acked.bps(),
             rtt_us: self.rtt_us,
-            limited: self.alr.is_limited(),
+            limited: self.alr.is_limited() || self.delay.queue.is_long(now_us),
             contested: self.delay.queue.is_contested(now_us),
         };
-        let before_bps = self.uncapped_bps();
         let result = self.meter.take_result();
         if let Some((id, found_bps)) = result.filter(|_| observed.usage != Usage::Over) {
             let rate_bps = found_bps.max(PROBE_KEEPS * self.aimd.bps());
@@ -342,7 +341,7 @@ impl Bwe {
             self.loss.on_measured(found_bps);
             self.prober.on_result(self.situation(now_us), id, found_bps);
         } else if self.aimd.update(now_us, observed) {
-            self.on_cut(now_us, self.uncapped_bps() / before_bps);
+            self.on_cut(now_us);
         }
         let (min_bps, max_bps) = (self.options.min.as_f64(), self.options.max.as_f64());
         let bounded_bps = self.aimd.bps().clamp(min_bps, max_bps);
@@ -353,14 +352,14 @@ impl Bwe {
             .loss
             .update(now_us, observed.acked_bps, self.aimd.bps(), self.rtt_us)
         {
-            self.on_cut(now_us, self.uncapped_bps() / before_bps);
+            self.on_cut(now_us);
         }
         self.share = self.delay.queue.share(now_us);
         self.prober.on_timeout(self.situation(now_us));
     }
 
-    fn on_cut(&mut self, now_us: u64, share: f64) {
-        self.delay.queue.on_cut(now_us, share);
+    fn on_cut(&mut self, now_us: u64) {
+        self.delay.queue.on_cut(now_us);
         self.prober.on_cut(now_us);
     }
 
@@ -374,7 +373,7 @@ impl Bwe {
             return;
         };
         self.fallback.set(ended.cap_bps);
-        self.aimd.set(now_us, ended.cap_bps);
+        self.aimd.restart(now_us, ended.cap_bps);
         self.delay = Delay::new();
         self.loss.forgive(now_us);
         self.forgiven_us = now_us;

@@ -26,6 +26,9 @@ const WAIT_US: u64 = 1_000_000;
 const INTERVAL_US: (u64, u64) = (5_000_000, 10_000_000);
 const INTERVAL_GROWTH: f64 = 1.5;
 
+/// After an outage the first probes follow each other sooner, in microseconds.
+const RECOVERY_INTERVAL_US: u64 = 700_000;
+
 /// After a cut the queue drains and the path is left alone this long, in microseconds.
 /// libwebrtc kBitrateDropTimeout lets a probe follow a drop within 5 s.
 const AFTER_CUT_US: u64 = 4_000_000;
@@ -180,6 +183,7 @@ impl Prober {
     /// The path is back after an outage: asks it whether it still carries what it did.
     pub(super) fn on_recovery(&mut self, now: Situation, before_bps: f64) {
         self.queue = [None; 2];
+        self.interval_us = RECOVERY_INTERVAL_US;
         self.launch(now, &[before_bps]);
     }
 

@@ -6,15 +6,12 @@
 /// remember how short the path was before another flow filled it.
 const MEMORY_US: u64 = 120_000_000;
 
-/// A cut to less than this share means that the path has become narrower.
-const COLLAPSE: f64 = 0.7;
-
-/// Cuts this soon after such a one belong to it, in microseconds.
-const COLLAPSE_US: u64 = 3_000_000;
-
 /// Queues longer than this are drained, until they are shorter than the second figure, in ms.
 const LONG_MS: f64 = 50.0;
 const SHORT_MS: f64 = 15.0;
+
+/// A queue must be long for all of this to count, in microseconds: one late group is jitter.
+const LASTING_US: u64 = 100_000;
 
 /// What is sent meanwhile, as a share of the rate: 0.85 x 0.7 of the capacity leaves 0.4 of it
 /// for the queue.
@@ -36,8 +33,6 @@ pub(super) struct Queue {
     stretch_us: u64,
     /// Since when the queue has been long.
     long_us: Option<u64>,
-    /// When the rate last collapsed.
-    collapsed_us: Option<u64>,
     /// Draining ends by this time.
     until_us: Option<u64>,
 }
@@ -57,14 +52,9 @@ impl Queue {
         self.long_us = (self.queue_ms() > LONG_MS).then_some(since_us);
     }
 
-    /// The rate was cut to this share of itself.
-    pub(super) fn on_cut(&mut self, now_us: u64, share: f64) {
-        if share < COLLAPSE {
-            self.collapsed_us = Some(now_us);
-        }
-        let since = |at: Option<u64>| at.map(|at_us| now_us.saturating_sub(at_us));
-        let collapsed = since(self.collapsed_us).is_some_and(|us| us < COLLAPSE_US);
-        if collapsed && self.queue_ms() > LONG_MS && !self.is_contested(now_us) {
+    /// The rate was cut.
+    pub(super) fn on_cut(&mut self, now_us: u64) {
+        if self.queue_ms() > LONG_MS && !self.is_contested(now_us) {
             self.until_us = Some(now_us + MAX_DRAIN_US);
         }
     }
@@ -76,10 +66,19 @@ impl Queue {
         self.until_us.map_or(1.0, |_| DRAIN)
     }
 
+    /// The queue is long and may be ours: sending more only makes it longer.
+    pub(super) fn is_long(&self, now_us: u64) -> bool {
+        self.has_been_long(now_us, LASTING_US) && !self.is_contested(now_us)
+    }
+
     /// Another flow keeps the queue.
     pub(super) fn is_contested(&self, now_us: u64) -> bool {
-        let contested = |since_us: u64| now_us.saturating_sub(since_us) >= CONTESTED_US;
-        self.long_us.is_some_and(contested)
+        self.has_been_long(now_us, CONTESTED_US)
+    }
+
+    fn has_been_long(&self, now_us: u64, us: u64) -> bool {
+        self.long_us
+            .is_some_and(|since_us| now_us.saturating_sub(since_us) >= us)
     }
 
     fn queue_ms(&self) -> f64 {
@@ -95,13 +94,12 @@ mod tests {
     const SECOND_US: u64 = 1_000_000;
 
     #[test]
-    fn a_collapse_with_a_long_queue_is_followed_by_draining_it() {
+    fn a_cut_with_a_long_queue_is_followed_by_draining_it() {
         let mut queue = Queue::default();
         queue.on_delay(0, -500.0);
         queue.on_delay(SECOND_US, -300.0);
-        queue.on_cut(SECOND_US, 0.85);
         assert_eq!(queue.share(SECOND_US), 1.0);
-        queue.on_cut(SECOND_US, 0.5);
+        queue.on_cut(SECOND_US);
         assert_eq!(queue.share(SECOND_US), DRAIN);
         queue.on_delay(SECOND_US + 1, -490.0);
         assert_eq!(queue.share(SECOND_US + 1), 1.0);
@@ -118,9 +116,9 @@ mod tests {
             queue.on_delay(at_s * SECOND_US, 200.0);
         }
         assert!(queue.is_contested(5 * SECOND_US));
-        queue.on_cut(5 * SECOND_US, 0.5);
+        queue.on_cut(5 * SECOND_US);
         assert_eq!(queue.share(5 * SECOND_US), 1.0);
-        queue.on_delay(6 * SECOND_US, 40.0);
+        queue.on_delay(6 * SECOND_US, 30.0);
         assert!(!queue.is_contested(6 * SECOND_US));
     }
 
@@ -129,7 +127,7 @@ mod tests {
         let mut queue = Queue::default();
         queue.on_delay(0, 0.0);
         queue.on_delay(SECOND_US, 300.0);
-        queue.on_cut(SECOND_US, 0.5);
+        queue.on_cut(SECOND_US);
         assert_eq!(queue.share(2 * SECOND_US - 1), DRAIN);
         assert_eq!(queue.share(2 * SECOND_US), 1.0);
     }
