@@ -35,7 +35,7 @@ const RULES: [Rule; 13] = [
     Rule {
         module: "engine::bwe::sim",
         own: &["engine", "id"],
-        packages: &["str0m", "goog_cc"],
+        packages: &["str0m", "goog_cc", "proptest"],
     },
     Rule {
         module: "engine",

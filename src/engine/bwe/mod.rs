@@ -3,16 +3,15 @@
 //!
 //! A packet meets, in order: [`pacer`] (may it leave), [`sent`] (remember it); and when the
 //! viewer reports on it: [`twcc`], [`groups`] → [`trendline`] → [`overuse`] → [`aimd`] (delay),
-//! [`queue`] (whose is it), [`acked`] (throughput), [`loss`], [`alr`] and [`probe`] → [`meter`]. [`silence`] acts when
-//! reports stay away, [`fallback`] where they are of the older kinds.
+//! [`queue`] (how long, and whose), [`acked`] (throughput), [`loss`], [`alr`] and [`probe`] →
+//! [`meter`]. [`silence`] acts when reports stay away, [`fallback`] where they are of the older
+//! kinds.
 
 mod acked;
 mod aimd;
 mod alr;
 mod fallback;
 mod groups;
-#[cfg(test)]
-mod hostile;
 mod loss;
 mod meter;
 mod overuse;

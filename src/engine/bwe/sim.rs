@@ -1,5 +1,6 @@
 //! A simulated path for the estimator: a link with a queue, flows that share it, one seed.
 
+mod hostile;
 mod link;
 mod media;
 mod oracle;

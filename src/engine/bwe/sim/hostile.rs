@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use str0m::bwe::Bitrate;
 
-use super::twcc::{Arrival, TwccSeq};
-use super::{Bwe, Options};
+use super::origin;
+use crate::engine::bwe::twcc::{Arrival, TwccSeq};
+use crate::engine::bwe::{Bwe, Options};
 
 /// One thing that can happen to an estimator.
 #[derive(Debug, Clone)]
@@ -116,7 +117,7 @@ proptest! {
         inputs in proptest::collection::vec((0..1_500_000u64, input()), 1..120),
         transport_wide in any::<bool>(),
     ) {
-        let now = super::sim::origin();
+        let now = origin();
         let options = Options { transport_wide, ..Options::default() };
         let mut run = Run { now, bwe: Bwe::new(now, options), next_seq: 0, arrival_us: 0 };
         for (passed_us, input) in inputs {
@@ -132,7 +133,7 @@ proptest! {
 
 #[test]
 fn a_clock_that_runs_away_does_not_overflow() {
-    let now = super::sim::origin();
+    let now = origin();
     let mut run = Run {
         now,
         bwe: Bwe::new(now, Options::default()),
