@@ -504,4 +504,31 @@ mod tests {
         assert_eq!(bwe.poll_probe(), None);
         assert_eq!(bwe.wakeup(), None);
     }
+
+    #[test]
+    fn nothing_is_allocated_once_the_ring_has_its_size() {
+        let (start, mut bwe) = bwe(true);
+        bwe.set_wanted(Bitrate::mbps(5));
+        let mut run = |rounds: std::ops::Range<u32>| {
+            for round in rounds {
+                let now = start + SECOND / 20 * round;
+                bwe.on_timeout(now);
+                let cluster = bwe.poll_probe().map(|cluster| cluster.id);
+                let base = (round * 25) as u16;
+                let seqs = (0..25).map(|step| TwccSeq(base.wrapping_add(step)));
+                for seq in seqs.clone() {
+                    bwe.on_sent(now, seq, 1_200, cluster);
+                }
+                let at_us = |seq: TwccSeq| (seq.0 % 10 != 0).then(|| i64::from(round) * 50_000);
+                let arrivals = seqs.map(|seq| Arrival {
+                    seq,
+                    at_us: at_us(seq),
+                });
+                bwe.on_feedback(now + SECOND / 40, arrivals);
+            }
+        };
+        run(0..400);
+        let allocated = allocation_counter::measure(|| run(400..2_000));
+        assert_eq!(allocated.count_total, 0);
+    }
 }
