@@ -519,7 +519,7 @@ mod tests {
                 for seq in seqs.clone() {
                     bwe.on_sent(now, seq, 1_200, cluster);
                 }
-                let at_us = |seq: TwccSeq| (seq.0 % 10 != 0).then(|| i64::from(round) * 50_000);
+                let at_us = |seq: TwccSeq| (seq.0 & 7 != 0).then(|| i64::from(round) * 50_000);
                 let arrivals = seqs.map(|seq| Arrival {
                     seq,
                     at_us: at_us(seq),
