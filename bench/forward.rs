@@ -17,7 +17,7 @@ use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::config::DtlsCert;
 use str0m::format::Codec;
 use str0m::media::{Direction, MediaKind, Mid};
-use str0m::net::{Protocol, Receive};
+use str0m::net::{Protocol, Receive, Transmit};
 use str0m::rtp::RtpWrite;
 use str0m::{Candidate, Input, Output as RtcOutput, Rtc, RtcConfig};
 
@@ -181,7 +181,7 @@ impl Room {
             .map(|(i, client)| (client.address, i))
             .collect();
         let mut room = Self {
-            engine: Engine::new(now, options),
+            engine: Engine::new(now, Duration::ZERO, options),
             now,
             clients,
             indices,
@@ -244,7 +244,33 @@ impl Room {
     }
 
     fn outputs(&mut self) -> Vec<Output> {
-        std::iter::from_fn(|| self.engine.poll_output()).collect()
+        let mut outputs = Vec::new();
+        loop {
+            let given_out = std::iter::from_fn(|| self.engine.poll_output()).collect();
+            self.unpack(given_out, &mut outputs);
+            if !self.engine.release() {
+                return outputs;
+            }
+        }
+    }
+
+    /// Takes the datagrams of runs out of the engine's arena, as the kernel would.
+    fn unpack(&self, given_out: Vec<Output>, outputs: &mut Vec<Output>) {
+        for output in given_out {
+            let Output::Run(run) = output else {
+                outputs.push(output);
+                continue;
+            };
+            let datagrams = self.engine.arena()[run.bytes.clone()].chunks(run.segment);
+            outputs.extend(datagrams.map(|bytes| {
+                Output::Transmit(Transmit {
+                    proto: Protocol::Udp,
+                    source: run.source,
+                    destination: run.destination,
+                    contents: bytes.to_vec().into(),
+                })
+            }));
+        }
     }
 
     fn deliver(&mut self, outputs: Vec<Output>) {
@@ -323,13 +349,21 @@ impl Room {
             let mut outputs = Vec::with_capacity(4 * burst * subscribers + 64);
             let forwarded = self.engine.stats().forwarded;
             let mut nanos = 0;
-            let allocated = allocation_counter::measure(|| {
-                let start = cpu_nanos();
-                self.take_turn(&datagrams, &mut outputs);
-                nanos = cpu_nanos() - start;
-            });
-            figure.nanos += nanos;
-            figure.allocations += allocated.count_total;
+            loop {
+                let mut given_out = Vec::with_capacity(4 * burst * subscribers + 64);
+                let allocated = allocation_counter::measure(|| {
+                    let start = cpu_nanos();
+                    self.take_turn(&datagrams, &mut given_out);
+                    nanos = cpu_nanos() - start;
+                });
+                figure.nanos += nanos;
+                figure.allocations += allocated.count_total;
+                datagrams.clear();
+                self.unpack(given_out, &mut outputs);
+                if !self.engine.release() {
+                    break;
+                }
+            }
             figure.packets += self.engine.stats().forwarded - forwarded;
             if feedback {
                 lose(&mut outputs, &mut self.lost);

@@ -6,6 +6,7 @@ use str0m::Candidate;
 
 use super::arena::Key;
 use super::command::{self, CloseReason, Event, Kind, Refusal, Source, TrackInfo};
+use super::egress::history::HistoryId;
 use super::limits::SHARD_PEERS;
 use super::peer::Peer;
 use super::room::{Room, info_of, play_wanted, source_for};
@@ -102,8 +103,8 @@ impl Engine {
     ) {
         self.name_peer(key, answered.ufrag);
         let published = self.sync_tracks(key, sources);
-        if self.with_peer(key, |peer, _| peer.sync_slots()).is_none() {
-            return;
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.sync_slots(now);
         }
         let changed = self.play_to(key);
         let Some(peer) = self.peers.get_mut(key) else {
@@ -270,7 +271,9 @@ impl Engine {
                         kind: line.kind,
                         source,
                     };
-                    let track = Track::new(info.clone(), key, peer.room, line.mid);
+                    self.histories = self.histories.wrapping_add(1);
+                    let history = HistoryId(self.histories);
+                    let track = Track::new(info.clone(), key, peer.room, line.mid, history);
                     let track = self.tracks.insert_with(|_| track);
                     peer.lines[index].track = Some(track);
                     published.push((track, info));

@@ -1,9 +1,14 @@
-//! The process's DTLS identity, and a provider that validates its configuration only once.
+//! The process's DTLS identity, and a provider that validates its configuration only once and
+//! lets the send side have its keys.
 //!
 //! dimpl 0.9 checks its whole crypto provider again at every `Config::build`, which str0m's
 //! stock provider calls for each connection: 0.9 of the 1.3 ms a join costs. One configuration
 //! for the process removes that.
+//!
+//! What a handshake exports passes through here on its way to str0m, which keeps it to open what
+//! the client sends. [`with_keys`] ties a connection to where its keys will appear.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -12,6 +17,8 @@ use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion};
 use str0m::crypto::from_feature_flags;
+
+use super::egress::keys::{SessionKeys, Side};
 
 /// What every connection of the process shares: one certificate and one crypto provider.
 #[derive(Debug, Clone)]
@@ -42,6 +49,41 @@ impl Identity {
             provider: Arc::new(provider),
         }
     }
+}
+
+/// Where the keys of one connection appear once its handshake is done.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KeyPort(Arc<OnceLock<Keys>>);
+
+/// Both directions of one connection.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    /// What we seal with.
+    pub(crate) ours: SessionKeys,
+    /// What the client seals with.
+    pub(crate) theirs: SessionKeys,
+}
+
+impl KeyPort {
+    /// The keys, once they are there.
+    pub(crate) fn keys(&self) -> Option<&Keys> {
+        self.0.get()
+    }
+}
+
+thread_local! {
+    /// The port of the connection being built: str0m asks for its DTLS instance within
+    /// `RtcConfig::build`, and has no other way to say for whom.
+    static BUILDING: RefCell<Option<KeyPort>> = const { RefCell::new(None) };
+}
+
+/// Builds a connection whose keys will appear in the port.
+pub(crate) fn with_keys<T>(build: impl FnOnce() -> T) -> (T, KeyPort) {
+    let port = KeyPort::default();
+    BUILDING.set(Some(port.clone()));
+    let built = build();
+    BUILDING.set(None);
+    (built, port)
 }
 
 #[derive(Debug)]
@@ -82,11 +124,18 @@ impl DtlsProvider for CachingDtls {
             DtlsVersion::Dtls13 => dimpl::Dtls::new_13(config, certificate, now),
             _ => dimpl::Dtls::new_auto(config, certificate, now),
         };
-        Ok(Box::new(Instance(dtls)))
+        Ok(Box::new(Instance {
+            dtls,
+            port: BUILDING.take(),
+        }))
     }
 }
 
-struct Instance(dimpl::Dtls);
+struct Instance {
+    dtls: dimpl::Dtls,
+    /// Taken when the keys have gone through: a connection exports them once.
+    port: Option<KeyPort>,
+}
 
 impl fmt::Debug for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,42 +145,57 @@ impl fmt::Debug for Instance {
 
 impl DtlsInstance for Instance {
     fn set_active(&mut self, active: bool) {
-        self.0.set_active(active);
+        self.dtls.set_active(active);
     }
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
-        self.0.handle_packet(packet)
+        self.dtls.handle_packet(packet)
     }
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
-        self.0.poll_output(buf)
+        let output = self.dtls.poll_output(buf);
+        if let DtlsOutput::KeyingMaterial(material, profile) = &output
+            && let Some(port) = self.port.take()
+        {
+            let side = if self.dtls.is_active() {
+                Side::Client
+            } else {
+                Side::Server
+            };
+            let derive = |side| SessionKeys::derive(material, *profile, side);
+            // A profile that is not ours leaves the port empty: nothing is sent to such a peer.
+            if let (Ok(ours), Ok(theirs)) = (derive(side), derive(side.other())) {
+                let _ = port.0.set(Keys { ours, theirs });
+            }
+        }
+        output
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
-        self.0.handle_timeout(now)
+        self.dtls.handle_timeout(now)
     }
 
     fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
-        self.0.send_application_data(data)
+        self.dtls.send_application_data(data)
     }
 
     fn is_active(&self) -> bool {
-        self.0.is_active()
+        self.dtls.is_active()
     }
 
     fn protocol_version(&self) -> Option<ProtocolVersion> {
-        self.0.protocol_version()
+        self.dtls.protocol_version()
     }
 
     fn is_closing(&self) -> bool {
-        self.0.is_closing()
+        self.dtls.is_closing()
     }
 
     fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.dtls.is_closed()
     }
 
     fn close(&mut self) -> Result<(), DtlsImplError> {
-        self.0.close()
+        self.dtls.close()
     }
 }

@@ -28,14 +28,15 @@ pub const TURN_PACKETS: usize = 8192;
 /// Layers (RIDs) of one track. Packets of further ones are dropped.
 pub const TRACK_LAYERS: usize = 4;
 
-/// Packets kept per slot to answer NACKs.
-pub const RTX_PACKETS: usize = 512;
+/// Bytes of sealed packets in one turn. Beyond it the shard sends what there is before more is
+/// written.
+pub const ARENA_BYTES: usize = 1 << 20;
 
-/// How long a packet is kept to answer NACKs.
-pub const RTX_AGE: Duration = Duration::from_secs(2);
+/// Datagrams of one run (`UDP_MAX_SEGMENTS` of kernels before 6.9). A longer one becomes two.
+pub const RUN_SEGMENTS: usize = 64;
 
-/// Share of what leaves for one peer that may be retransmissions; above it they are dropped.
-pub const RTX_RATIO: f32 = 0.5;
+/// Bytes of one run, which is one IPv4 datagram until the device cuts it up.
+pub const RUN_BYTES: usize = 65_507;
 
 /// From a peer's first offer to ICE and DTLS being up. Then the peer is closed.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,4 +49,3 @@ const _: () = assert!(
     PEER_MEDIA_LINES <= u8::MAX as usize,
     "slots are counted in a byte"
 );
-const _: () = assert!(RTX_PACKETS.is_power_of_two(), "a ring of a power of two");

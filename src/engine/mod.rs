@@ -10,6 +10,8 @@ pub mod deadline;
 mod demux;
 pub mod dtls;
 pub mod egress;
+mod feedback;
+mod intake;
 pub mod keyframe;
 pub mod limits;
 mod negotiation;
@@ -17,15 +19,18 @@ mod peer;
 pub mod rewriter;
 mod room;
 mod router;
+mod runs;
 pub mod stats;
+mod streams;
 mod subscription;
 mod track;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::net::Transmit;
 use str0m::{Event as RtcEvent, IceConnectionState, RtcError};
@@ -35,11 +40,15 @@ use arena::{Arena, Key};
 use command::{CloseReason, Command, Event, Kind};
 use credentials::Credentials;
 use deadline::Deadlines;
-use demux::{Demux, Owner};
+use demux::Demux;
 use dtls::Identity;
+use egress::clock::WallClock;
+use egress::feedback::Feedback;
+use egress::packet::Batch;
+use limits::ARENA_BYTES;
 use peer::Peer;
 use room::Room;
-use stats::{Dropped, Stats};
+use stats::Stats;
 use track::{MediaPacket, Track};
 
 /// What an engine is told once, at start-up.
@@ -89,6 +98,8 @@ pub enum Arrival {
 pub enum Output {
     /// Send this datagram. Those of one peer come one after another.
     Transmit(Transmit),
+    /// Send these datagrams: [`Engine::arena`] has them until [`Engine::release`].
+    Run(Run),
     /// Tell the signalling thread.
     Event(Event),
     /// The datagram being handled belongs to another shard: give it that one.
@@ -97,6 +108,19 @@ pub enum Output {
     Learned(SocketAddr),
     /// `remote` no longer belongs to a peer of this shard.
     Forgotten(SocketAddr),
+}
+
+/// Datagrams to one destination that lie side by side, ready for one GSO entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The local address to send from.
+    pub source: SocketAddr,
+    /// Where to.
+    pub destination: SocketAddr,
+    /// Where [`Engine::arena`] has them.
+    pub bytes: Range<usize>,
+    /// The length of each but the last, which may be shorter.
+    pub segment: usize,
 }
 
 /// What one shard tells another.
@@ -128,8 +152,15 @@ pub struct Engine {
     peers: Arena<Peer>,
     peer_names: HashMap<PeerId, Key<Peer>>,
     tracks: Arena<Track>,
+    /// Counts tracks, to tell their histories apart.
+    histories: u32,
     deadlines: Deadlines<Key<Peer>>,
     turn: Turn,
+    /// What leaves in this turn, sealed.
+    batch: Batch,
+    /// What a client reported: reused.
+    feedback: Feedback,
+    wall_clock: WallClock,
     /// Peers that changed and whose events and datagrams are still to be looked at.
     touched: VecDeque<Key<Peer>>,
     /// Peers to close once nobody is in the middle of changing them.
@@ -151,9 +182,9 @@ struct Turn {
 }
 
 impl Engine {
-    /// An engine with no rooms.
+    /// An engine with no rooms. `since_epoch` is Unix time at `now`: sender reports tell it.
     #[must_use]
-    pub fn new(now: Instant, options: Options) -> Self {
+    pub fn new(now: Instant, since_epoch: Duration, options: Options) -> Self {
         let provider = Arc::clone(&options.identity.provider);
         Self {
             credentials: Credentials::new(options.shard, options.seed, provider),
@@ -163,8 +194,12 @@ impl Engine {
             peers: Arena::default(),
             peer_names: HashMap::new(),
             tracks: Arena::default(),
+            histories: 0,
             deadlines: Deadlines::new(),
             turn: Turn::default(),
+            batch: Batch::new(),
+            feedback: Feedback::new(),
+            wall_clock: WallClock::new(now, since_epoch),
             touched: VecDeque::new(),
             doomed: Vec::new(),
             outbox: VecDeque::new(),
@@ -239,17 +274,37 @@ impl Engine {
     /// The next thing the shard must do; `None` when there is nothing left in this turn.
     pub fn poll_output(&mut self) -> Option<Output> {
         while self.outbox.is_empty() {
-            if !self.give_out_next() {
+            if self.batch.bytes().len() >= ARENA_BYTES || !self.give_out_next() {
                 return None;
             }
             self.settle(self.now);
         }
-        let output = self.outbox.pop_front();
-        if let Some(Output::Transmit(transmit)) = &output {
-            self.stats.datagrams_out += 1;
-            self.stats.bytes_out += transmit.contents.len() as u64;
+        let output = self.outbox.pop_front()?;
+        match &output {
+            Output::Transmit(transmit) => {
+                self.stats.datagrams_out += 1;
+                self.stats.bytes_out += transmit.contents.len() as u64;
+            }
+            Output::Run(run) => {
+                self.stats.datagrams_out += run.bytes.len().div_ceil(run.segment) as u64;
+                self.stats.bytes_out += run.bytes.len() as u64;
+            }
+            _ => {}
         }
-        output
+        Some(output)
+    }
+
+    /// The bytes of every [`Run`] given out since [`Engine::release`].
+    #[must_use]
+    pub fn arena(&self) -> &[u8] {
+        self.batch.bytes()
+    }
+
+    /// Every [`Run`] given out has been sent, or copied. `true` when the turn stopped short for
+    /// want of room in the arena: [`Engine::poll_output`] has more.
+    pub fn release(&mut self) -> bool {
+        self.batch.clear();
+        !self.turn.dirty.is_empty()
     }
 
     /// When [`Engine::handle_timeout`] must be called next; `None` when nothing is pending.
@@ -274,73 +329,6 @@ impl Engine {
                 .sum(),
             addresses: self.demux.addresses() as u64,
             ..self.stats.clone()
-        }
-    }
-
-    /// Gives a datagram to its owner.
-    fn deliver(&mut self, now: Instant, datagram: Datagram<'_>) -> Result<(), Dropped> {
-        let Datagram {
-            from,
-            to,
-            bytes,
-            arrival,
-        } = datagram;
-        let key = match self.demux.owner(from, bytes) {
-            Owner::Known(key) => key,
-            Owner::Named(key) => {
-                let peer = self.peers.get(key).ok_or(Dropped::UnknownUfrag)?;
-                if !peer.accepts(now, from, bytes) {
-                    return Err(Dropped::Malformed);
-                }
-                self.learn(from, key);
-                key
-            }
-            Owner::Elsewhere(_) if arrival == Arrival::HandedOver => {
-                return Err(Dropped::StrayHandoff);
-            }
-            Owner::Elsewhere(shard) => {
-                let bytes = bytes.into();
-                self.outbox.push_back(Output::Handoff(
-                    shard,
-                    Handoff::Datagram { from, to, bytes },
-                ));
-                return Ok(());
-            }
-            Owner::UnknownUfrag => return Err(Dropped::UnknownUfrag),
-            Owner::Unknown => return Err(Dropped::UnknownAddress),
-        };
-        let to = self.candidate_at(to);
-        let taken = self.with_peer(key, |peer, _| peer.handle_datagram(now, from, to, bytes));
-        taken.unwrap_or(Ok(()))
-    }
-
-    /// The candidate a client sent to when it reached the socket at `to`. Behind NAT the two
-    /// differ, and ICE knows only the candidate.
-    fn candidate_at(&self, to: SocketAddr) -> SocketAddr {
-        let candidates = &self.options.candidates;
-        if candidates.contains(&to) {
-            return to;
-        }
-        let same_family = candidates.iter().find(|c| c.is_ipv4() == to.is_ipv4());
-        same_family.copied().unwrap_or(to)
-    }
-
-    /// `remote` proved that it belongs to the peer.
-    fn learn(&mut self, remote: SocketAddr, key: Key<Peer>) {
-        let before = self.demux.learn(remote, key);
-        if before == Some(key) {
-            return;
-        }
-        match before.and_then(|before| self.peers.get_mut(before)) {
-            Some(before) => before.addresses.remove(remote),
-            None => self.outbox.push_back(Output::Learned(remote)),
-        }
-        let Some(peer) = self.peers.get_mut(key) else {
-            return;
-        };
-        if let Some(evicted) = peer.addresses.add(remote) {
-            self.demux.forget(evicted, key);
-            self.outbox.push_back(Output::Forgotten(evicted));
         }
     }
 
@@ -404,6 +392,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(key) else {
             return;
         };
+        self.stats.guarded += peer.send_side.take_guarded();
         self.outbox
             .extend(peer.outbox.drain(..).map(Output::Transmit));
         let keyframes = peer
@@ -416,16 +405,8 @@ impl Engine {
 
     fn handle_event(&mut self, now: Instant, key: Key<Peer>, event: RtcEvent) {
         match event {
-            RtcEvent::RtpPacket(packet) => self.take_rtp(key, packet),
-            RtcEvent::KeyframeRequest(request) => {
-                let slot = self
-                    .peers
-                    .get_mut(key)
-                    .and_then(|peer| peer.slot_of(request.mid));
-                if let Some(track) = slot.and_then(|slot| slot.track()) {
-                    self.want_keyframe(now, track);
-                }
-            }
+            RtcEvent::RtpPacket(packet) => self.take_rtp(now, key, packet),
+            RtcEvent::SenderFeedback(report) => self.take_sender_report(key, &report),
             RtcEvent::Connected => self.connected(now, key),
             RtcEvent::IceConnectionStateChange(state) => {
                 let Some(peer) = self.peers.get_mut(key) else {

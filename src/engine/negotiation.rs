@@ -48,8 +48,10 @@ pub(crate) fn answer(
     let restarts = peer.remote_ufrag.is_some() && peer.remote_ufrag != remote_ufrag;
     let bad_offer = |e: RtcError| Refusal::BadOffer(e.to_string());
     let offer = SdpOffer::from_sdp_string(sdp).map_err(|e| Refusal::BadOffer(e.to_string()))?;
-    let answer = peer.accept_offer(now, offer).map_err(bad_offer)?;
-    for (mid, kind) in media_lines(sdp) {
+    let lines = media_lines(sdp);
+    let mids = lines.iter().map(|(mid, _)| *mid);
+    let answer = peer.accept_offer(now, offer, mids).map_err(bad_offer)?;
+    for (mid, kind) in lines {
         peer.add_line(mid, kind);
     }
     peer.remote_ufrag = remote_ufrag;

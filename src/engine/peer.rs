@@ -16,11 +16,14 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig, RtcError}
 use super::arena::{Arena, Key};
 use super::command::{CloseReason, Kind};
 use super::demux::Addresses;
-use super::dtls::Identity;
-use super::egress::stock;
+use super::dtls::{Identity, with_keys};
+use super::egress::clock::{Ntp, SourceClock};
+use super::egress::packet::Batch;
+use super::egress::send_side::SendSide;
 use super::limits::{CONNECT_TIMEOUT, LOST_TIMEOUT, PEER_CANDIDATES};
 use super::room::Room;
 use super::stats::{Dropped, Stats};
+use super::streams::{Announced, declare, withdraw};
 use super::subscription::Slot;
 use super::track::{MediaPacket, Track};
 use crate::id::{PeerId, TrackId};
@@ -50,16 +53,33 @@ pub(crate) struct Peer {
     pub(crate) events: VecDeque<Event>,
     /// Datagrams to send.
     pub(crate) outbox: VecDeque<Transmit>,
+    /// Everything it is sent besides what str0m sends.
+    pub(crate) send_side: SendSide,
+    /// The clock of what it publishes.
+    pub(crate) clock: SourceClock,
+    /// Where it is sent to, and from: the pair its client nominated.
+    pub(crate) path: Option<Path>,
+    /// Whether the client has nominated a pair.
+    nominated: bool,
     /// Packets of this turn to forward to it, in order of arrival.
     pub(crate) due: Vec<Due>,
-    rtc: Rtc,
+    pub(super) rtc: Rtc,
     /// When `rtc` wants to be woken; never before the first offer.
     wakeup: Option<Instant>,
     phase: Phase,
     /// Which m-line and layer an incoming SSRC is, as str0m found out.
     incoming: Vec<(Ssrc, Mid, Option<Rid>)>,
+    /// The streams of the latest answer.
+    pub(super) announced: Vec<Announced>,
     candidates: u32,
     tracks_made: u16,
+}
+
+/// A pair of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Path {
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
 }
 
 /// One audio or video m-line.
@@ -99,7 +119,7 @@ impl Peer {
         identity: &Identity,
         candidates: &[SocketAddr],
     ) -> Self {
-        let mut rtc = config(creds, identity).build(now);
+        let (mut rtc, keys) = with_keys(|| config(creds, identity).build(now));
         for address in candidates {
             // An address that ICE refuses (port 0, unspecified) was refused at start-up.
             if let Ok(candidate) = Candidate::host(*address, Protocol::Udp) {
@@ -118,11 +138,16 @@ impl Peer {
             requested: None,
             events: VecDeque::new(),
             outbox: VecDeque::new(),
+            send_side: SendSide::new(now, keys),
+            clock: SourceClock::default(),
+            path: None,
+            nominated: false,
             due: Vec::new(),
             rtc,
             wakeup: None,
             phase: Phase::Joined,
             incoming: Vec::new(),
+            announced: Vec::new(),
             candidates: 0,
             tracks_made: 0,
         }
@@ -159,16 +184,28 @@ impl Peer {
         &mut self,
         now: Instant,
         offer: SdpOffer,
+        mids: impl Iterator<Item = Mid>,
     ) -> Result<SdpAnswer, RtcError> {
+        let known: Vec<_> = self
+            .slots
+            .iter()
+            .map(|slot| (slot.mid, slot.ssrc, slot.rtx))
+            .collect();
+        let mids: Vec<Mid> = self.lines.iter().map(|line| line.mid).chain(mids).collect();
+        let mut announced = Vec::new();
         let answer = self.mutate(|rtc| {
+            declare(rtc, &known);
             // str0m 0.25 asserts that no offer gives a payload type to two codecs
             // (payload_params.rs): a client must not be able to make that our panic.
             let accept = AssertUnwindSafe(|| rtc.sdp_api().accept_offer(offer));
-            catch_unwind(accept).unwrap_or_else(|_| {
+            let answer = catch_unwind(accept).unwrap_or_else(|_| {
                 rtc.disconnect();
                 Err(RtcError::RemoteSdp("it contradicts itself".into()))
-            })
+            });
+            announced = withdraw(rtc, &mids);
+            answer
         })?;
+        self.announced = announced;
         if self.phase == Phase::Joined {
             self.phase = Phase::Connecting { since: now };
         }
@@ -230,41 +267,51 @@ impl Peer {
         })
     }
 
-    /// Writes every packet that is due to this peer, then drains once, so that they leave side
-    /// by side.
+    /// Writes every packet that is due to this peer, side by side.
     pub(crate) fn give_out(
         &mut self,
-        now: Instant,
+        (now, at): (Instant, Ntp),
         packets: &[MediaPacket],
         tracks: &Arena<Track>,
+        batch: &mut Batch,
         stats: &mut Stats,
-    ) -> Result<(), RtcError> {
-        let due = std::mem::take(&mut self.due);
-        let mut written = false;
-        for Due { packet, slot } in &due {
-            let packet = &packets[*packet as usize];
-            let (Some(slot), Some(track)) = (
-                self.slots.get_mut(usize::from(*slot)),
-                tracks.get(packet.track),
-            ) else {
+    ) {
+        let Self {
+            due,
+            slots,
+            rtc,
+            send_side,
+            ..
+        } = self;
+        for Due {
+            packet,
+            slot: index,
+        } in due.drain(..)
+        {
+            let packet = &packets[packet as usize];
+            let index = usize::from(index);
+            let (Some(slot), Some(track)) = (slots.get_mut(index), tracks.get(packet.track)) else {
                 stats.dropped.add(Dropped::NoTrack);
                 continue;
             };
-            match slot.forward(now, packet, track, self.rtc.codec_config()) {
-                Ok(forward) => {
-                    stock::write(&mut self.rtc, slot.ssrc, &forward, packet);
-                    stats.forwarded += 1;
-                    written = true;
-                }
+            let forwarded = slot.forward(now, packet, track, rtc.codec_config());
+            let written = forwarded.and_then(|forward| {
+                let leaving = forward.leaving(packet);
+                send_side
+                    .write(now, at, index, &leaving, batch)
+                    .map_err(|_| Dropped::TooLate)
+            });
+            match written {
+                Ok(_) => stats.forwarded += 1,
                 Err(dropped) => stats.dropped.add(dropped),
             }
         }
-        self.due = due;
-        self.due.clear();
-        if written {
-            self.mutate(|rtc| rtc.handle_input(Input::Timeout(now)))?;
-        }
-        Ok(())
+    }
+
+    /// The client wants to be sent to on this pair.
+    pub(crate) fn nominate(&mut self, path: Path) {
+        self.path = Some(path);
+        self.nominated = true;
     }
 
     /// ICE and DTLS are up.
@@ -327,46 +374,6 @@ impl Peer {
         found
     }
 
-    /// The slot of an m-line.
-    pub(crate) fn slot_of(&mut self, mid: Mid) -> Option<&mut Slot> {
-        self.slots
-            .iter_mut()
-            .find(|slot| slot.open && slot.mid == mid)
-    }
-
-    /// Brings slots and m-lines in step with what was negotiated.
-    pub(crate) fn sync_slots(&mut self) -> Result<(), RtcError> {
-        for index in 0..self.slots.len() {
-            let slot = &self.slots[index];
-            let receives =
-                media_of(&self.rtc, slot.mid).is_some_and(|m| m.direction().is_sending());
-            self.slots[index].open = slot.open && receives;
-        }
-        for line in &self.lines {
-            let Some(media) = media_of(&self.rtc, line.mid) else {
-                continue;
-            };
-            if !media.direction().is_sending() {
-                continue;
-            }
-            let accepts = media.remote_pts().to_vec();
-            let position = self.slots.iter().position(|slot| slot.mid == line.mid);
-            let index = match position {
-                Some(index) => index,
-                None => {
-                    let Some(ssrc) = stock::open(&mut self.rtc, line.mid) else {
-                        continue;
-                    };
-                    let slot = Slot::new(line.mid, line.kind, ssrc);
-                    insert_slot(&mut self.slots, slot)
-                }
-            };
-            self.slots[index].open = true;
-            self.slots[index].set_accepts(&accepts);
-        }
-        self.drain()
-    }
-
     /// Which of its m-lines the client sends on.
     pub(crate) fn publishes(&self, mid: Mid) -> bool {
         media_of(&self.rtc, mid).is_some_and(|media| media.direction().is_receiving())
@@ -422,10 +429,31 @@ impl Peer {
         value
     }
 
+    /// Before a nomination the path is where str0m sends DTLS to. RTP, and SRTCP in the name of
+    /// our slots, it must not send.
+    fn take_transmit(&mut self, transmit: Transmit) {
+        if !self.send_side.passes(&transmit.contents) {
+            return;
+        }
+        let is_stun = transmit.contents.first().is_some_and(|byte| *byte <= 3);
+        if !is_stun && !self.nominated {
+            let Transmit {
+                source,
+                destination,
+                ..
+            } = transmit;
+            self.path = Some(Path {
+                source,
+                destination,
+            });
+        }
+        self.outbox.push_back(transmit);
+    }
+
     fn drain(&mut self) -> Result<(), RtcError> {
         loop {
             match self.rtc.poll_output()? {
-                Output::Transmit(transmit) => self.outbox.push_back(transmit),
+                Output::Transmit(transmit) => self.take_transmit(transmit),
                 Output::Event(event) => self.events.push_back(event),
                 Output::Timeout(at) => {
                     self.wakeup = Some(at);
@@ -452,19 +480,6 @@ fn config(creds: IceCreds, identity: &Identity) -> RtcConfig {
         .enable_av1(true)
 }
 
-fn media_of(rtc: &Rtc, mid: Mid) -> Option<&str0m::media::Media> {
+pub(super) fn media_of(rtc: &Rtc, mid: Mid) -> Option<&str0m::media::Media> {
     rtc.media(mid).filter(|media| !media.disabled())
-}
-
-/// Puts a slot where a closed one was, so that renegotiation does not grow the table.
-fn insert_slot(slots: &mut Vec<Slot>, slot: Slot) -> usize {
-    if let Some(index) = slots
-        .iter()
-        .position(|old| !old.open && old.track().is_none())
-    {
-        slots[index] = slot;
-        return index;
-    }
-    slots.push(slot);
-    slots.len() - 1
 }

@@ -1,33 +1,42 @@
 //! Fast path: media down to the slots that play it, keyframe requests up to its publisher.
 
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
-use str0m::media::Rid;
-use str0m::rtp::RtpPacket;
+use str0m::media::{Rid, SenderFeedback};
+use str0m::rtp::{ExtensionValues, RtpPacket};
 
 use super::Engine;
 use super::arena::Key;
 use super::codec::{self, PayloadFacts};
 use super::command::Kind;
+use super::egress::clock::{Ntp, StreamClock};
+use super::egress::history::Stored;
 use super::limits::TURN_PACKETS;
 use super::peer::{Due, Peer};
 use super::stats::Dropped;
+use super::subscription::clock_rate;
 use super::track::{MediaPacket, Track};
 
 impl Engine {
     /// Queues one packet for everyone who watches its track.
-    pub(super) fn take_rtp(&mut self, publisher: Key<Peer>, packet: RtpPacket) {
+    pub(super) fn take_rtp(&mut self, now: Instant, publisher: Key<Peer>, packet: RtpPacket) {
         self.stats.rtp_in += 1;
-        if let Err(dropped) = self.queue_rtp(publisher, packet) {
+        if let Err(dropped) = self.queue_rtp(now, publisher, packet) {
             self.stats.dropped.add(dropped);
         }
     }
 
-    fn queue_rtp(&mut self, publisher: Key<Peer>, packet: RtpPacket) -> Result<(), Dropped> {
+    fn queue_rtp(
+        &mut self,
+        now: Instant,
+        publisher: Key<Peer>,
+        packet: RtpPacket,
+    ) -> Result<(), Dropped> {
         let Self {
             peers,
             tracks,
             turn,
+            wall_clock,
             ..
         } = self;
         let peer = peers.get_mut(publisher).ok_or(Dropped::NoTrack)?;
@@ -44,6 +53,7 @@ impl Engine {
             return Err(Dropped::TurnQueueFull);
         }
         let facts = facts_of(track, &packet);
+        let at = wall_clock.at(now);
         if facts.starts_keyframe {
             track.layers[usize::from(layer)].keyframes.keyframe_seen();
         }
@@ -63,8 +73,42 @@ impl Engine {
                 slot: watcher.slot,
             });
         }
-        turn.packets.push(media_packet(key, layer, facts, packet));
+        turn.packets
+            .push(keep((now, at), (key, track), layer, facts, packet));
         Ok(())
+    }
+
+    /// A publisher told its clock: what plays from it is told in ours.
+    pub(super) fn take_sender_report(&mut self, publisher: Key<Peer>, report: &SenderFeedback) {
+        let Self {
+            peers,
+            tracks,
+            wall_clock,
+            ..
+        } = self;
+        let Some(peer) = peers.get_mut(publisher) else {
+            return;
+        };
+        let Some(line) = peer.lines.iter().find(|line| line.mid == report.mid) else {
+            return;
+        };
+        let Some(track) = line.track.and_then(|key| tracks.get_mut(key)) else {
+            return;
+        };
+        let Ok(told) = report.sender_info.ntp_time.duration_since(UNIX_EPOCH) else {
+            return;
+        };
+        let arrival = wall_clock.at(report.received_at);
+        let at = peer.clock.handle_report(arrival, Ntp::from_unix(told));
+        let rate = clock_rate(track.info.kind);
+        let timestamp = report.sender_info.rtp_time.numer() as u32;
+        if let Some(layer) = track
+            .layers
+            .iter_mut()
+            .find(|layer| layer.rid == report.rid)
+        {
+            layer.clock = Some(StreamClock::new(at, timestamp, rate));
+        }
     }
 
     /// Gives out to the next subscriber with something due; `false` when the turn is over.
@@ -73,17 +117,20 @@ impl Engine {
             self.turn.packets.clear();
             return false;
         };
-        let Self {
-            tracks, turn, now, ..
-        } = self;
-        // The guard needs the whole engine; what it reads meanwhile is set aside.
-        let (tracks, packets) = (std::mem::take(tracks), std::mem::take(&mut turn.packets));
-        let now = *now;
+        // The guard needs the whole engine; what the peer reads and writes is set aside.
+        let tracks = std::mem::take(&mut self.tracks);
+        let packets = std::mem::take(&mut self.turn.packets);
+        let mut batch = std::mem::take(&mut self.batch);
+        let (now, at) = (self.now, self.wall_clock.at(self.now));
+        let first = batch.packets().len();
         self.with_peer(key, |peer, stats| {
-            peer.give_out(now, &packets, &tracks, stats)
+            peer.give_out((now, at), &packets, &tracks, &mut batch, stats);
+            Ok(())
         });
         self.tracks = tracks;
         self.turn.packets = packets;
+        self.batch = batch;
+        self.send_batch(key, first);
         true
     }
 
@@ -136,30 +183,44 @@ fn facts_of(track: &Track, packet: &RtpPacket) -> PayloadFacts {
         .unwrap_or_default()
 }
 
-/// Takes out of a received packet what its subscribers need, and nothing that names the
-/// publisher's m-line: str0m would send it on after the first receiver report.
-fn media_packet(
-    track: Key<Track>,
+/// Takes out of a received packet what its subscribers need, and keeps it to be sent again.
+fn keep(
+    (now, at): (Instant, Ntp),
+    (key, track): (Key<Track>, &mut Track),
     layer: u8,
     facts: PayloadFacts,
     packet: RtpPacket,
 ) -> MediaPacket {
-    let mut extensions = packet.header.ext_vals;
-    extensions.mid = None;
-    extensions.rid = None;
-    extensions.rid_repair = None;
-    extensions.transport_cc = None;
-    extensions.abs_send_time = None;
+    let header = &packet.header;
+    let clock = *track.layers[usize::from(layer)]
+        .clock
+        .get_or_insert_with(|| StreamClock::new(at, header.timestamp, clock_rate(track.info.kind)));
+    let stored = Stored {
+        payload: packet.payload.clone(),
+        descriptor: None,
+        audio_level: audio_level(&header.ext_vals),
+        video_orientation: header.ext_vals.video_orientation.map(|o| o as u8),
+        marker: header.marker,
+    };
     MediaPacket {
-        track,
+        track: key,
         layer,
         seq: *packet.seq_no,
-        timestamp: packet.header.timestamp,
-        marker: packet.header.marker,
-        pt: packet.header.payload_type,
+        timestamp: header.timestamp,
+        marker: header.marker,
+        pt: header.payload_type,
+        audio_level: stored.audio_level,
+        video_orientation: stored.video_orientation,
+        clock,
+        stored: track.history.push(now, stored),
         payload: packet.payload,
-        extensions,
         facts,
-        arrived: packet.timestamp,
     }
+}
+
+/// RFC 6464 §3: the voice flag, then how far below full scale, in decibels.
+fn audio_level(extensions: &ExtensionValues) -> Option<u8> {
+    let level = extensions.audio_level?.unsigned_abs() & 0x7f;
+    let voice = extensions.voice_activity.unwrap_or(false);
+    Some(level | u8::from(voice) << 7)
 }

@@ -29,6 +29,10 @@ pub struct Stats {
     pub rtp_in: u64,
     /// RTP packets given out to subscribers, retransmissions aside.
     pub forwarded: u64,
+    /// RTP packets sent again (RFC 4588).
+    pub resent: u64,
+    /// Datagrams of str0m's that the guard stopped. Any but zero is our bug.
+    pub guarded: u64,
     /// Keyframe requests passed up to publishers.
     pub keyframe_requests: u64,
     /// Panics caught at the peer boundary. Any but zero is our bug.

@@ -9,6 +9,10 @@ use str0m::rtp::{SeqNo, Ssrc};
 use super::arena::Key;
 use super::codec::Codec;
 use super::command::Kind;
+use super::egress::extension::PacketExtensions;
+use super::egress::packet;
+use super::egress::patch::HeadPatch;
+use super::egress::send_side::Leaving;
 use super::rewriter::{Incoming, Outgoing, Rewriter};
 use super::stats::Dropped;
 use super::track::{MediaPacket, Track};
@@ -23,6 +27,8 @@ pub(crate) struct Slot {
     pub(crate) kind: Kind,
     /// The SSRC its packets carry.
     pub(crate) ssrc: Ssrc,
+    /// The SSRC of its resends.
+    pub(crate) rtx: Option<Ssrc>,
     /// Whether the peer's latest offer still receives on this m-line.
     pub(crate) open: bool,
     /// Payload types the m-line accepts.
@@ -41,22 +47,33 @@ struct Subscription {
     /// Nothing passes before the next keyframe.
     awaits_keyframe: bool,
     /// The publisher's payload type of the last packet and ours for it.
-    translated: Option<(Pt, Option<Pt>)>,
+    translated: Option<(Pt, Option<Format>)>,
+}
+
+/// The payload types under which a format leaves in a slot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Format {
+    pub(crate) pt: Pt,
+    /// Of its resends; `None` when RTX was not negotiated.
+    pub(crate) rtx_pt: Option<Pt>,
 }
 
 /// A packet as the slot sends it.
 #[derive(Debug)]
 pub(crate) struct Forward {
-    pub(crate) pt: Pt,
+    pub(crate) format: Format,
     pub(crate) rewritten: Outgoing,
+    /// Added, wrapping, to the publisher's timestamps.
+    pub(crate) timestamp_offset: u32,
 }
 
 impl Slot {
-    pub(crate) fn new(mid: Mid, kind: Kind, ssrc: Ssrc) -> Self {
+    pub(crate) fn new(mid: Mid, kind: Kind, ssrc: Ssrc, rtx: Option<Ssrc>) -> Self {
         Self {
             mid,
             kind,
             ssrc,
+            rtx,
             open: true,
             accepts: Vec::new(),
             rewriter: Rewriter::new(first_seq(ssrc), *ssrc, clock_rate(kind)),
@@ -114,7 +131,7 @@ impl Slot {
         if playing.awaits_keyframe && !packet.facts.starts_keyframe {
             return Err(Dropped::AwaitingKeyframe);
         }
-        let Some(pt) = playing.translate(packet.pt, track, ours, &self.accepts) else {
+        let Some(format) = playing.translate(packet.pt, track, ours, &self.accepts) else {
             return Err(Dropped::CodecNotNegotiated);
         };
         let incoming = Incoming {
@@ -124,11 +141,21 @@ impl Slot {
         };
         if packet.payload.is_empty() {
             let rewritten = self.rewriter.skip(&incoming).ok_or(Dropped::Padding)?;
-            return Ok(Forward { pt, rewritten });
+            let timestamp_offset = self.rewriter.timestamp_offset().unwrap_or_default();
+            return Ok(Forward {
+                format,
+                rewritten,
+                timestamp_offset,
+            });
         }
         let rewritten = self.rewriter.rewrite(now, &incoming)?;
         playing.awaits_keyframe = false;
-        Ok(Forward { pt, rewritten })
+        let timestamp_offset = self.rewriter.timestamp_offset().unwrap_or_default();
+        Ok(Forward {
+            format,
+            rewritten,
+            timestamp_offset,
+        })
     }
 }
 
@@ -137,10 +164,40 @@ fn first_seq(ssrc: Ssrc) -> SeqNo {
     (u64::from(*ssrc & 0x3fff) + 1).into()
 }
 
-fn clock_rate(kind: Kind) -> u32 {
+/// RTP timestamp ticks per second of a kind: every codec we forward agrees.
+pub(crate) fn clock_rate(kind: Kind) -> u32 {
     match kind {
         Kind::Audio => Codec::Opus.clock_rate(),
         Kind::Video => Codec::Vp8.clock_rate(),
+    }
+}
+
+impl Forward {
+    /// The packet as the send side writes it.
+    pub(crate) fn leaving<'a>(&self, packet: &'a MediaPacket) -> Leaving<'a> {
+        let rewritten = &self.rewritten;
+        let patch = match (packet.facts.vp8, rewritten.vp8) {
+            (Some(vp8), Some(numbers)) => HeadPatch::vp8(&packet.payload, &vp8, numbers),
+            _ => HeadPatch::NONE,
+        };
+        Leaving {
+            pt: self.format.pt,
+            rtx_pt: self.format.rtx_pt,
+            stored: packet.stored,
+            clock: packet.clock.in_slot(self.timestamp_offset),
+            packet: packet::MediaPacket {
+                seq: *rewritten.seq,
+                timestamp: rewritten.timestamp,
+                marker: packet.marker,
+                payload: &packet.payload,
+                patch,
+                extensions: PacketExtensions {
+                    audio_level: packet.audio_level,
+                    video_orientation: packet.video_orientation,
+                    dependency_descriptor: &[],
+                },
+            },
+        }
     }
 }
 
@@ -152,7 +209,7 @@ impl Subscription {
         track: &Track,
         ours: &CodecConfig,
         accepts: &[Pt],
-    ) -> Option<Pt> {
+    ) -> Option<Format> {
         if let Some((theirs, translated)) = self.translated
             && theirs == pt
         {
@@ -161,8 +218,11 @@ impl Subscription {
         let translated = track
             .format(pt)
             .and_then(|format| ours.match_params(format.params))
-            .map(|params| params.pt())
-            .filter(|pt| accepts.contains(pt));
+            .filter(|params| accepts.contains(&params.pt()))
+            .map(|params| Format {
+                pt: params.pt(),
+                rtx_pt: params.resend(),
+            });
         self.translated = Some((pt, translated));
         translated
     }

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use str0m::format::PayloadParams;
 use str0m::media::{Mid, Pt, Rid};
-use str0m::rtp::ExtensionValues;
 
 use super::arena::Key;
 use super::codec::{Codec, PayloadFacts};
 use super::command::TrackInfo;
+use super::egress::clock::StreamClock;
+use super::egress::history::{HistoryId, StoredId, TrackHistory};
 use super::keyframe::{self, KeyframeRequests};
 use super::limits::TRACK_LAYERS;
 use super::peer::Peer;
@@ -30,6 +31,8 @@ pub(crate) struct Track {
     pub(crate) layers: Vec<Layer>,
     /// The slots it plays in.
     pub(crate) watchers: Vec<Watcher>,
+    /// What can be sent again, all layers in one.
+    pub(crate) history: TrackHistory,
     /// The payload types its publisher may send.
     formats: Vec<Format>,
 }
@@ -39,6 +42,8 @@ pub(crate) struct Track {
 pub(crate) struct Layer {
     /// Its `a=rid`; `None` without simulcast.
     pub(crate) rid: Option<Rid>,
+    /// Its timestamps on our wall clock; from its first packet, then from sender reports.
+    pub(crate) clock: Option<StreamClock>,
     /// When the publisher is asked for a keyframe of it.
     pub(crate) keyframes: KeyframeRequests,
 }
@@ -79,16 +84,26 @@ pub(crate) struct MediaPacket {
     pub(crate) pt: Pt,
     /// Shared by every subscriber.
     pub(crate) payload: Arc<[u8]>,
-    /// Header extensions, without those that name the publisher's m-line.
-    pub(crate) extensions: ExtensionValues,
+    /// Its audio level (RFC 6464), with the voice flag on top.
+    pub(crate) audio_level: Option<u8>,
+    /// Its video orientation (3GPP TS 26.114).
+    pub(crate) video_orientation: Option<u8>,
+    /// The clock of its timestamp.
+    pub(crate) clock: StreamClock,
+    /// Its place in [`Track::history`].
+    pub(crate) stored: StoredId,
     /// What its payload says.
     pub(crate) facts: PayloadFacts,
-    /// When it arrived.
-    pub(crate) arrived: Instant,
 }
 
 impl Track {
-    pub(crate) fn new(info: TrackInfo, publisher: Key<Peer>, room: Key<Room>, mid: Mid) -> Self {
+    pub(crate) fn new(
+        info: TrackInfo,
+        publisher: Key<Peer>,
+        room: Key<Room>,
+        mid: Mid,
+        history: HistoryId,
+    ) -> Self {
         Self {
             info,
             publisher,
@@ -96,6 +111,7 @@ impl Track {
             mid,
             layers: Vec::new(),
             watchers: Vec::new(),
+            history: TrackHistory::new(history),
             formats: Vec::new(),
         }
     }
@@ -107,6 +123,7 @@ impl Track {
             None if self.layers.len() < TRACK_LAYERS => {
                 self.layers.push(Layer {
                     rid,
+                    clock: None,
                     keyframes: KeyframeRequests::new(keyframe::Options::default()),
                 });
                 self.layers.len() - 1

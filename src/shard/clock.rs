@@ -26,6 +26,11 @@ impl Clock {
         }
     }
 
+    /// Unix time at the last reading.
+    pub(super) fn since_epoch(&self) -> Duration {
+        self.wall
+    }
+
     /// Reads the clock.
     pub(super) fn tick(&mut self) -> Instant {
         (self.now, self.wall) = read();

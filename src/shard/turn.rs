@@ -128,7 +128,7 @@ impl Turn {
             || Histogram::new_with_bounds(1, LONGEST_NS, 2).expect("the bounds are in order");
         Self {
             shard: parts.shard,
-            engine: Engine::new(now, parts.engine),
+            engine: Engine::new(now, clock.since_epoch(), parts.engine),
             clock,
             socket: parts.socket,
             udp_in: UdpIn::new(parts.bound),
@@ -265,27 +265,39 @@ impl Turn {
     /// Does what the engine has decided. Returns whether there was anything.
     fn give_out(&mut self) -> bool {
         let mut any = false;
+        loop {
+            any |= self.drain();
+            if self.udp_out.queued() > 0 {
+                self.flush();
+            }
+            self.udp_out.keep_backlog(self.engine.arena());
+            if !self.engine.release() {
+                break;
+            }
+        }
+        self.facts_waiting = self.neighbours.knock();
+        any
+    }
+
+    /// Takes the engine's output until it has none, or its arena is full.
+    fn drain(&mut self) -> bool {
+        let mut any = false;
         let mut blocked = false;
         while let Some(output) = self.engine.poll_output() {
             any = true;
             match output {
-                Output::Transmit(transmit) => {
-                    self.udp_out.push(transmit);
-                    if self.udp_out.queued() >= FLUSH_DATAGRAMS && !blocked {
-                        self.flush();
-                        blocked = self.udp_out.is_blocked();
-                    }
-                }
+                Output::Transmit(transmit) => self.udp_out.push(transmit),
+                Output::Run(run) => self.udp_out.push_run(&run),
                 Output::Event(event) => self.reports.push(event),
                 Output::Handoff(shard, handoff) => self.neighbours.give(shard, handoff),
                 Output::Learned(remote) => self.learn(remote),
                 Output::Forgotten(remote) => self.forget(remote),
             }
+            if self.udp_out.queued() >= FLUSH_DATAGRAMS && !blocked {
+                self.flush();
+                blocked = self.udp_out.is_blocked();
+            }
         }
-        if self.udp_out.queued() > 0 && !blocked {
-            self.flush();
-        }
-        self.facts_waiting = self.neighbours.knock();
         any
     }
 
@@ -294,7 +306,7 @@ impl Turn {
             let delay = self.clock.tick().saturating_duration_since(arrived);
             self.delay_ns.saturating_record(delay.as_nanos() as u64);
         }
-        self.udp_out.flush(&self.socket);
+        self.udp_out.flush(&self.socket, self.engine.arena());
     }
 
     fn learn(&mut self, remote: SocketAddr) {

@@ -233,7 +233,7 @@ mod tests {
                 };
                 output.push(transmit);
             }
-            output.flush(&client);
+            output.flush(&client, &[]);
 
             let mut input = UdpIn::new(bound);
             let got = all(&mut input, &server);

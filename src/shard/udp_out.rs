@@ -3,12 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 use str0m::net::Transmit;
 
 use super::socket::Family;
 use super::sys::{SendBuffers, SendEntry};
+use crate::engine::Run;
 
 /// Datagrams that wait while the kernel takes no more. When full the oldest is dropped and
 /// counted: a late packet is worth less than a fresh one.
@@ -25,6 +27,37 @@ const REFUSALS: usize = 4096;
 /// Datagrams sent singly after a device refused an entry for want of checksum offload; then
 /// another entry is tried, as routes change.
 const SINGLES_AFTER_EIO: u32 = 100_000;
+
+/// One datagram that is to be sent.
+struct Queued {
+    source: SocketAddr,
+    destination: SocketAddr,
+    payload: Payload,
+}
+
+/// Where a datagram's bytes are.
+enum Payload {
+    /// Here.
+    Owned(Vec<u8>),
+    /// In the engine's arena, until the end of the turn.
+    Arena(Range<usize>),
+}
+
+impl Payload {
+    fn len(&self) -> usize {
+        match self {
+            Self::Owned(bytes) => bytes.len(),
+            Self::Arena(range) => range.len(),
+        }
+    }
+
+    fn bytes<'a>(&'a self, arena: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Arena(range) => &arena[range.clone()],
+        }
+    }
+}
 
 /// What the sending side counts.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,7 +93,7 @@ pub(super) struct UdpOut {
     /// lost that address, and the kernel chooses from then on.
     suspect: Option<IpAddr>,
     /// What is to be sent, in order.
-    queue: VecDeque<Transmit>,
+    queue: VecDeque<Queued>,
     /// How the front of the queue is to be sent: reused between calls.
     entries: Vec<SendEntry>,
     buffers: SendBuffers,
@@ -96,7 +129,39 @@ impl UdpOut {
 
     /// Queues a datagram for the next flush.
     pub(super) fn push(&mut self, transmit: Transmit) {
-        if self.family.ip(transmit.destination.ip()).is_none() {
+        let Transmit {
+            source,
+            destination,
+            contents,
+            ..
+        } = transmit;
+        let payload = Payload::Owned(contents.into());
+        self.queue(Queued {
+            source,
+            destination,
+            payload,
+        });
+    }
+
+    /// Queues datagrams of the engine's arena for the next flush.
+    pub(super) fn push_run(&mut self, run: &Run) {
+        let Run {
+            source,
+            destination,
+            ..
+        } = *run;
+        for start in run.bytes.clone().step_by(run.segment) {
+            let end = run.bytes.end.min(start + run.segment);
+            self.queue(Queued {
+                source,
+                destination,
+                payload: Payload::Arena(start..end),
+            });
+        }
+    }
+
+    fn queue(&mut self, queued: Queued) {
+        if self.family.ip(queued.destination.ip()).is_none() {
             self.counts.refused += 1;
             return;
         }
@@ -104,15 +169,24 @@ impl UdpOut {
             self.queue.pop_front();
             self.counts.backlog_dropped += 1;
         }
-        self.queue.push_back(transmit);
+        self.queue.push_back(queued);
+    }
+
+    /// Copies what the kernel did not take out of the arena, which is about to be reused.
+    pub(super) fn keep_backlog(&mut self, arena: &[u8]) {
+        for queued in &mut self.queue {
+            if let Payload::Arena(range) = &queued.payload {
+                queued.payload = Payload::Owned(arena[range.clone()].to_vec());
+            }
+        }
     }
 
     /// Sends what is queued, until the kernel takes no more.
-    pub(super) fn flush(&mut self, socket: &UdpSocket) {
+    pub(super) fn flush(&mut self, socket: &UdpSocket, arena: &[u8]) {
         self.blocked = false;
         while !self.queue.is_empty() {
             self.plan();
-            let datagrams = self.queue.iter().map(|transmit| &*transmit.contents);
+            let datagrams = self.queue.iter().map(|queued| queued.payload.bytes(arena));
             match self.buffers.send(socket.as_fd(), &self.entries, datagrams) {
                 Ok(entries) => self.note_sent(entries),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -147,12 +221,12 @@ impl UdpOut {
         let mut singles_left = self.singles_left;
         while self.entries.len() < BATCH_ENTRIES {
             let Some(first) = queue.next() else { return };
-            let length = first.contents.len();
+            let length = first.payload.len();
             let (mut datagrams, mut bytes) = (1, length);
             let refused = self.refusals.get(&first.destination);
             let joins = singles_left == 0 && refused.is_none_or(|refused| length < *refused);
             while let Some(next) = queue.peek().filter(|_| joins && datagrams < ENTRY_SEGMENTS) {
-                let more = next.contents.len();
+                let more = next.payload.len();
                 let same = next.destination == first.destination && next.source == first.source;
                 if !same || more == 0 || more > length || bytes + more > ENTRY_BYTES {
                     break;
@@ -176,7 +250,7 @@ impl UdpOut {
     }
 
     /// The address to send from, when the engine names one of this host's.
-    fn source(&self, transmit: &Transmit) -> Option<IpAddr> {
+    fn source(&self, transmit: &Queued) -> Option<IpAddr> {
         let ip = transmit.source.ip();
         let usable = ip.is_ipv4() == transmit.destination.is_ipv4()
             && self.sources.contains(&ip)
@@ -191,7 +265,7 @@ impl UdpOut {
         }
         for entry in &self.entries[..entries] {
             let sent = self.queue.drain(..entry.datagrams);
-            self.counts.bytes += sent.map(|t| t.contents.len() as u64).sum::<u64>();
+            self.counts.bytes += sent.map(|t| t.payload.len() as u64).sum::<u64>();
             self.counts.datagrams += entry.datagrams as u64;
             self.counts.entries += 1;
             if entry.segment.is_some() {
@@ -291,7 +365,7 @@ mod tests {
                     fill,
                 ));
             }
-            out.flush(&socket);
+            out.flush(&socket, &[]);
             for length in [900, 900, 300, 900] {
                 assert_eq!(next(&a), (length, length as u8, source));
             }
@@ -315,7 +389,7 @@ mod tests {
                 out.push(datagram(to.ip(), to, length, 0));
             }
         }
-        out.flush(&socket);
+        out.flush(&socket, &[]);
         let counts = out.counts();
         assert_eq!(
             (counts.entries, counts.gso_entries, counts.gso_segments),
@@ -337,7 +411,7 @@ mod tests {
             for fill in [1, 2, 3] {
                 out.push(datagram(to.ip(), to, 1400, fill));
             }
-            out.flush(&socket);
+            out.flush(&socket, &[]);
             for fill in [1, 2, 3] {
                 assert_eq!(next(&listener), (1400, fill, to.ip()));
             }
@@ -351,7 +425,7 @@ mod tests {
         for _ in 0..2 {
             out.push(datagram(to.ip(), to, 1000, 0));
         }
-        out.flush(&socket);
+        out.flush(&socket, &[]);
         assert_eq!(
             out.counts().gso_segments,
             2,
@@ -373,7 +447,7 @@ mod tests {
             for fill in [1, 2] {
                 out.push(datagram(source, listener.local_addr().unwrap(), 100, fill));
             }
-            out.flush(&socket);
+            out.flush(&socket, &[]);
             assert_eq!(next(&listener), (100, 1, source));
             assert_eq!(next(&listener), (100, 2, source));
         }
@@ -387,7 +461,7 @@ mod tests {
         for fill in [1, 2] {
             out.push(datagram(lost, listener.local_addr().unwrap(), 100, fill));
         }
-        out.flush(&socket);
+        out.flush(&socket, &[]);
         assert_eq!(next(&listener), (100, 1, "127.0.0.1".parse().unwrap()));
         assert_eq!(next(&listener), (100, 2, "127.0.0.1".parse().unwrap()));
         assert_eq!(out.counts().refused, 0);
@@ -401,7 +475,7 @@ mod tests {
         out.push(datagram(to.ip(), "[::1]:9".parse().unwrap(), 100, 0));
         out.push(datagram(to.ip(), to, 65_508, 0));
         out.push(datagram(to.ip(), to, 100, 5));
-        out.flush(&socket);
+        out.flush(&socket, &[]);
         assert_eq!(next(&listener).1, 5);
         assert_eq!((out.counts().refused, out.counts().datagrams), (2, 1));
         assert!(!out.is_blocked());
@@ -417,7 +491,7 @@ mod tests {
         }
         assert_eq!(out.counts().backlog_dropped, 2);
         assert_eq!(out.queued(), BACKLOG_DATAGRAMS);
-        assert_eq!(out.queue[0].contents.len(), 7);
+        assert_eq!(out.queue[0].payload.len(), 7);
     }
 
     /// Run by the test below, where loopback is slow.
@@ -432,7 +506,7 @@ mod tests {
         for number in 0..200 {
             out.push(datagram(to.ip(), to, 1200, number));
         }
-        out.flush(&socket);
+        out.flush(&socket, &[]);
         assert!(out.is_blocked());
         let waiting = out.queued();
         assert!(waiting > 0 && waiting < 200, "{waiting} wait");
@@ -444,7 +518,7 @@ mod tests {
                 .wait(Some(Duration::from_secs(10)), listener.as_fd())
                 .unwrap();
             let before = out.queued();
-            out.flush(&socket);
+            out.flush(&socket, &[]);
             assert!(
                 out.queued() < before,
                 "writable means that some of it can leave"

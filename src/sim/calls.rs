@@ -71,7 +71,7 @@ pub(crate) fn run(input: &[u8], offers: &[String]) {
             max_video_slots: 9,
             max_audio_slots: 3,
         };
-        Engine::new(now, options)
+        Engine::new(now, clock::SINCE_EPOCH, options)
     };
     let mut shards = Shards {
         now,
@@ -231,6 +231,7 @@ impl Shards {
         for _ in 0..OUTPUTS_PER_TURN {
             let (from, other) = (ShardId::new(shard as u16), 1 - shard);
             match self.engines[shard].poll_output() {
+                None if self.engines[shard].release() => {}
                 None => return,
                 Some(Output::Event(Event::Answer { sdp, .. })) => {
                     let ufrag = sdp
@@ -251,7 +252,7 @@ impl Shards {
                     let told = Handoff::Forgotten(address);
                     self.engines[other].handle_handoff(self.now, from, told);
                 }
-                Some(Output::Transmit(_) | Output::Event(_)) => {}
+                Some(Output::Transmit(_) | Output::Run(_) | Output::Event(_)) => {}
             }
         }
         panic!("a turn that does not end");

@@ -1,7 +1,7 @@
 //! The virtual clock: every simulation starts at the same instant and no time passes by itself.
 
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Where virtual time starts. One instant for the whole process, so that two runs of one seed
 /// live at the same time.
@@ -13,3 +13,6 @@ pub(crate) fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     *ORIGIN.get_or_init(Instant::now)
 }
+
+/// Unix time at [`origin`].
+pub(crate) const SINCE_EPOCH: Duration = Duration::from_secs(1_700_000_000);

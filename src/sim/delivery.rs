@@ -120,10 +120,23 @@ impl World {
             return;
         }
         let from = ShardId::new(u16::try_from(index).unwrap());
-        let mut transmits = Vec::new();
-        while let Some(output) = self.shards[index].engine.poll_output() {
+        let mut transmits: Vec<(SocketAddr, Vec<u8>)> = Vec::new();
+        loop {
+            let engine = &mut self.shards[index].engine;
+            let Some(output) = engine.poll_output() else {
+                if engine.release() {
+                    continue;
+                }
+                break;
+            };
             match output {
-                Output::Transmit(transmit) => transmits.push(transmit),
+                Output::Transmit(transmit) => {
+                    transmits.push((transmit.destination, transmit.contents.into()));
+                }
+                Output::Run(run) => {
+                    let datagrams = engine.arena()[run.bytes.clone()].chunks(run.segment);
+                    transmits.extend(datagrams.map(|bytes| (run.destination, bytes.to_vec())));
+                }
                 Output::Event(event) => self.handle_engine_event(index, event),
                 Output::Handoff(to, handoff) => {
                     let counted = u64::from(matches!(handoff, Handoff::Datagram { .. }));
@@ -134,9 +147,9 @@ impl World {
                 Output::Forgotten(address) => self.tell_others(from, &Handoff::Forgotten(address)),
             }
         }
-        transmits.sort_by_key(|t| (t.destination, order_key(&t.contents)));
-        for transmit in transmits {
-            self.transmit(index, transmit.destination, transmit.contents.into());
+        transmits.sort_by_key(|(to, bytes)| (*to, order_key(bytes)));
+        for (to, bytes) in transmits {
+            self.transmit(index, to, bytes);
         }
     }
 
@@ -220,7 +233,7 @@ impl World {
             return;
         };
         let (outside, shard) = (seat.outside, seat.shard);
-        let mut transmits = Vec::new();
+        let mut transmits: Vec<(SocketAddr, Vec<u8>)> = Vec::new();
         while let Some(output) = self.seats[index]
             .as_mut()
             .and_then(|s| s.client.poll_output())

@@ -278,6 +278,7 @@ pub(crate) fn conservation(world: &World) -> Vec<String> {
             .sum();
         let taken = traffic.datagrams_in + traffic.handed_in;
         expect("a peer panicked", stats.peer_panics == 0);
+        expect("str0m sent in our name", stats.guarded == 0);
         expect("datagrams in", stats.datagrams_in == taken);
         expect(
             "datagrams out",

@@ -146,7 +146,7 @@ impl World {
                 max_audio_slots: setup.max_audio_slots,
             };
             Shard {
-                engine: Engine::new(now, options),
+                engine: Engine::new(now, clock::SINCE_EPOCH, options),
                 traffic: Traffic::default(),
                 touched: false,
             }

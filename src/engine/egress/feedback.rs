@@ -69,6 +69,13 @@ pub enum Item {
         /// Where [`Feedback::arrivals`] has the packets.
         arrivals: Range<usize>,
     },
+    /// The receiver's time (RFC 3611 §4.4): told back at once, it tells the round trip.
+    ReceiverTime {
+        /// Whose.
+        ssrc: Ssrc,
+        /// The middle 32 bits of its NTP time.
+        at: u32,
+    },
     /// The receiver's own estimate (draft-alvestrand-rmcat-remb-03 §2.2).
     Remb {
         /// Bits per second that the streams named may have in all.
@@ -261,6 +268,7 @@ pub fn parse(mut compound: &[u8], feedback: &mut Feedback) -> Disposition {
             (206, 1) => packet.pli(feedback),
             (206, 4) => packet.fir(feedback),
             (206, 15) => packet.remb(feedback),
+            (207, _) => packet.receiver_time(feedback),
             _ => Some(()),
         };
         feedback.malformed += u32::from(read.is_none());
@@ -322,6 +330,24 @@ impl<'a> Packet<'a> {
                 last_report: be32(block, 16)?,
                 delay: be32(block, 20)?,
             }));
+        }
+        Some(())
+    }
+
+    /// RFC 3611 §4.4: block type 4 among others, which are skipped.
+    fn receiver_time(&self, feedback: &mut Feedback) -> Option<()> {
+        let ssrc = be32(self.body, 0)?.into();
+        let mut blocks = &self.body[4..];
+        while let Some((head, rest)) = blocks.split_first_chunk::<4>() {
+            let len = 4 * usize::from(u16::from_be_bytes([head[2], head[3]]));
+            let (block, rest) = rest.split_at_checked(len)?;
+            if head[0] == 4 {
+                feedback.push(Item::ReceiverTime {
+                    ssrc,
+                    at: be32(block, 2)?,
+                });
+            }
+            blocks = rest;
         }
         Some(())
     }
@@ -505,6 +531,24 @@ mod tests {
         arrivals
             .map(|arrival| (arrival.seq.0, arrival.at_us))
             .collect()
+    }
+
+    #[test]
+    fn a_receivers_time_is_found_among_other_blocks() {
+        let xr = [
+            &[0x80, 207, 0, 7][..],
+            &[0, 0, 0, 9],
+            &[6, 0, 0, 1, 1, 2, 3, 4],
+            &[4, 0, 0, 2, 0, 1, 2, 3, 4, 5, 6, 7],
+            &[8, 0, 0, 0],
+        ];
+        let mut feedback = Feedback::new();
+        assert_eq!(parse(&xr.concat(), &mut feedback), Disposition::HandToStr0m);
+        let told = Item::ReceiverTime {
+            ssrc: 9.into(),
+            at: 0x0203_0405,
+        };
+        assert_eq!(feedback.items(), [told]);
     }
 
     #[test]

@@ -15,5 +15,5 @@ pub mod patch;
 pub mod reports;
 pub mod rtx;
 pub mod seal;
-pub(crate) mod stock;
+pub(crate) mod send_side;
 pub mod window;

@@ -28,6 +28,10 @@ const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const DESCRIPTION: u8 = 202;
 const GOODBYE: u8 = 203;
+const EXTENDED_REPORT: u8 = 207;
+
+/// Block type of a receiver's time told back (RFC 3611 §4.5).
+const TIME_ECHO: u8 = 5;
 
 /// What one slot says about its stream.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +70,17 @@ pub fn write_goodbye(ssrcs: &[Ssrc], cname: &str, buf: &mut Vec<u8>) {
     for ssrc in ssrcs {
         buf.extend_from_slice(&ssrc.to_be_bytes());
     }
+}
+
+/// Tells a receiver's time back, without delay (RFC 3611 §4.5, DLRR). `ssrc` is one of ours, `of`
+/// the receiver's, `at` what it told.
+pub fn write_time_echo(ssrc: Ssrc, of: Ssrc, at: u32, buf: &mut Vec<u8>) {
+    write_head(EXTENDED_REPORT, 0, 5, buf);
+    buf.extend_from_slice(&ssrc.to_be_bytes());
+    buf.extend_from_slice(&[TIME_ECHO, 0, 0, 3]);
+    buf.extend_from_slice(&of.to_be_bytes());
+    buf.extend_from_slice(&at.to_be_bytes());
+    buf.extend_from_slice(&[0; 4]);
 }
 
 /// One chunk with one CNAME item; the chunk ends in one to four zeros (RFC 3550 §6.5).
@@ -143,6 +158,17 @@ mod tests {
             assert_eq!(bytes.last(), Some(&0), "{len}");
             assert_eq!(usize::from(bytes[37]), len.min(255));
         }
+    }
+
+    #[test]
+    fn a_time_echo_is_laid_out_as_rfc_3611_says() {
+        let mut buf = Vec::new();
+        write_time_echo(1.into(), 2.into(), 0x0a0b_0c0d, &mut buf);
+        let expected = [
+            &[0x80, 207, 0, 5, 0, 0, 0, 1][..],
+            &[5, 0, 0, 3, 0, 0, 0, 2, 0x0a, 0x0b, 0x0c, 0x0d, 0, 0, 0, 0],
+        ];
+        assert_eq!(buf, expected.concat());
     }
 
     #[test]

@@ -1,0 +1,300 @@
+//! The send side of one peer: every packet it is sent is written, sealed and remembered here.
+
+use std::time::{Duration, Instant};
+
+use str0m::media::{Mid, Pt};
+use str0m::rtp::Ssrc;
+
+use super::clock::{Ntp, StreamClock};
+use super::extension::ExtensionIds;
+use super::feedback::{Disposition, Feedback, FeedbackReader, ReportBlock, Unread};
+use super::guard::{Guard, Verdict};
+use super::history::{Sent, SentLog, StoredId, TrackHistory};
+use super::packet::{Batch, MediaPacket, Outlet, SlotDesc, SlotWriter, SsrcTaken, Unwritten};
+use super::reports::{self, SenderReport};
+use super::rtx::{self, NackOutcome, RtxBudget};
+use super::seal::{Opener, Sealer};
+use crate::engine::command::Kind;
+use crate::engine::dtls::KeyPort;
+
+/// What leaves for one peer besides what str0m sends: media, resends, reports.
+#[derive(Debug)]
+pub(crate) struct SendSide {
+    port: KeyPort,
+    live: Option<Live>,
+    guard: Guard,
+    /// How many of the guard's drops have been told.
+    guarded_told: u64,
+    /// By index of the peer's slot.
+    lanes: Vec<Lane>,
+    budget: RtxBudget,
+    /// What the budget is a share of.
+    bytes_per_s: u64,
+    /// Bytes sent since [`Self::counted_from`].
+    sent_bytes: u64,
+    counted_from: Instant,
+    /// Round trip to the client, smoothed.
+    rtt: Option<Duration>,
+    /// Resends of the message being answered: reused.
+    resends: Vec<Sent>,
+}
+
+/// What there is once the handshake is done.
+#[derive(Debug)]
+struct Live {
+    outlet: Outlet,
+    reader: FeedbackReader,
+}
+
+/// One slot's streams.
+#[derive(Debug)]
+struct Lane {
+    writer: SlotWriter,
+    log: SentLog,
+    pt: Pt,
+    cname: Box<str>,
+    /// From one sender report to the next.
+    report_interval: Duration,
+    /// When the next is due; with the first packet, so that sound and picture find together at
+    /// once.
+    report_at: Instant,
+}
+
+/// A packet of the slot's stream, ready to be written.
+#[derive(Debug)]
+pub(crate) struct Leaving<'a> {
+    pub(crate) pt: Pt,
+    pub(crate) rtx_pt: Option<Pt>,
+    pub(crate) packet: MediaPacket<'a>,
+    /// Where its track keeps it.
+    pub(crate) stored: StoredId,
+    /// The clock of the slot's timestamps.
+    pub(crate) clock: StreamClock,
+}
+
+impl SendSide {
+    /// A send side whose keys will appear in `port`.
+    pub(crate) fn new(now: Instant, port: KeyPort) -> Self {
+        Self {
+            port,
+            live: None,
+            guard: Guard::new(),
+            guarded_told: 0,
+            lanes: Vec::new(),
+            budget: RtxBudget::new(now),
+            bytes_per_s: 0,
+            sent_bytes: 0,
+            counted_from: now,
+            rtt: None,
+            resends: Vec::new(),
+        }
+    }
+
+    /// Makes the streams of a slot. `index` is the slot's; an older slot may have had it.
+    ///
+    /// # Errors
+    ///
+    /// [`SsrcTaken`] when str0m drew an SSRC that this peer was sent under before.
+    pub(crate) fn open_slot(
+        &mut self,
+        now: Instant,
+        index: usize,
+        (kind, cname): (Kind, &str),
+        desc: &SlotDesc,
+    ) -> Result<(), SsrcTaken> {
+        let lane = Lane {
+            writer: SlotWriter::new(desc, &mut self.guard)?,
+            log: SentLog::new(now),
+            pt: desc.pt,
+            cname: cname.into(),
+            report_interval: match kind {
+                Kind::Audio => reports::AUDIO_REPORT_INTERVAL,
+                Kind::Video => reports::VIDEO_REPORT_INTERVAL,
+            },
+            report_at: now,
+        };
+        if index == self.lanes.len() {
+            self.lanes.push(lane);
+        } else {
+            self.lanes[index] = lane;
+        }
+        Ok(())
+    }
+
+    /// The slot's m-line was negotiated again: its header extensions may be others.
+    pub(crate) fn handle_extensions(&mut self, index: usize, mid: Mid, extensions: ExtensionIds) {
+        if let Some(lane) = self.lanes.get_mut(index) {
+            lane.writer.handle_extensions(mid, extensions);
+        }
+    }
+
+    /// Whether a datagram of str0m's may be sent.
+    pub(crate) fn passes(&mut self, datagram: &[u8]) -> bool {
+        self.guard.handle_transmit(datagram) == Verdict::Pass
+    }
+
+    /// Writes one packet behind the others in `batch`; the number of bytes it took.
+    ///
+    /// # Errors
+    ///
+    /// [`Unwritten`] when its number may not be used; nothing was written then.
+    pub(crate) fn write(
+        &mut self,
+        now: Instant,
+        at: Ntp,
+        index: usize,
+        leaving: &Leaving<'_>,
+        batch: &mut Batch,
+    ) -> Result<usize, Unwritten> {
+        let Some(live) = live(&mut self.live, &self.port) else {
+            return Ok(0);
+        };
+        let lane = &mut self.lanes[index];
+        if lane.pt != leaving.pt {
+            lane.writer.handle_codec(leaving.pt, leaving.rtx_pt);
+            lane.pt = leaving.pt;
+        }
+        let packet = &leaving.packet;
+        let written = lane
+            .writer
+            .write_media(&mut live.outlet, at, packet, batch)?;
+        let sent = Sent {
+            seq: packet.seq,
+            stored: leaving.stored,
+            timestamp: packet.timestamp,
+            patch: packet.patch,
+        };
+        lane.log.insert(now, &sent);
+        self.sent_bytes += written.bytes as u64;
+        if lane.report_at <= now {
+            lane.report_at = now + lane.report_interval;
+            lane.report(at, leaving.clock, &mut live.outlet, batch);
+        }
+        Ok(written.bytes)
+    }
+
+    /// Opens and reads a client's SRTCP. `None` before there are keys: then it is str0m's.
+    pub(crate) fn read(
+        &mut self,
+        datagram: &[u8],
+        feedback: &mut Feedback,
+    ) -> Option<Result<Disposition, Unread>> {
+        let live = live(&mut self.live, &self.port)?;
+        Some(live.reader.handle_srtcp(datagram, feedback))
+    }
+
+    /// Sends again what the client misses of a slot's stream, as far as that is worth it.
+    pub(crate) fn resend(
+        &mut self,
+        now: Instant,
+        at: Ntp,
+        index: usize,
+        lost: &[u16],
+        history: &TrackHistory,
+        batch: &mut Batch,
+    ) -> NackOutcome {
+        let (Some(live), Some(lane)) =
+            (live(&mut self.live, &self.port), self.lanes.get_mut(index))
+        else {
+            return NackOutcome::default();
+        };
+        let Some(highest) = lane.writer.highest() else {
+            return NackOutcome::default();
+        };
+        let span = now.saturating_duration_since(self.counted_from);
+        if span >= rtx::RTX_BURST {
+            let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+            self.bytes_per_s = self.sent_bytes * 1000 / ms;
+            (self.sent_bytes, self.counted_from) = (0, now);
+        }
+        self.budget.refill(now, self.bytes_per_s);
+        self.resends.clear();
+        let outcome = rtx::answer(
+            now,
+            lost,
+            rtx::Resendable {
+                highest,
+                log: &mut lane.log,
+                history,
+            },
+            self.rtt,
+            &mut self.budget,
+            &mut self.resends,
+        );
+        for sent in &self.resends {
+            if let Some(stored) = history.packet(sent.stored) {
+                let packet = sent.packet(stored);
+                // Only an m-line without RTX refuses: then the packet stays lost.
+                let _ = lane.writer.write_rtx(&mut live.outlet, at, &packet, batch);
+            }
+        }
+        outcome
+    }
+
+    /// Takes in how one of our streams fares; `at` is now in our wall clock.
+    pub(crate) fn handle_report(&mut self, at: Ntp, block: &ReportBlock) {
+        for lane in &mut self.lanes {
+            lane.writer.handle_known(block.ssrc);
+        }
+        if let Some(measured) = reports::round_trip(at, block.last_report, block.delay) {
+            // RFC 6298 §2.3: each measurement moves it by an eighth.
+            self.rtt = Some(
+                self.rtt
+                    .map_or(measured, |smooth| (smooth * 7 + measured) / 8),
+            );
+        }
+    }
+
+    /// Tells a receiver its time back, so that it knows its round trip.
+    pub(crate) fn echo_time(&mut self, of: Ssrc, at: u32, batch: &mut Batch) {
+        let (Some(live), Some(lane)) = (live(&mut self.live, &self.port), self.lanes.first())
+        else {
+            return;
+        };
+        let ssrc = lane.writer.ssrc();
+        let write = |buf: &mut Vec<u8>| reports::write_time_echo(ssrc, of, at, buf);
+        // Refused after 2^31 packets under one key.
+        let _ = batch.push_rtcp(&mut live.outlet, write);
+    }
+
+    /// Which slot a media SSRC is.
+    pub(crate) fn slot_of(&self, ssrc: Ssrc) -> Option<usize> {
+        self.lanes
+            .iter()
+            .position(|lane| lane.writer.ssrc() == ssrc)
+    }
+
+    /// Datagrams of str0m's that the guard stopped since this was last asked.
+    pub(crate) fn take_guarded(&mut self) -> u64 {
+        let told = std::mem::replace(&mut self.guarded_told, self.guard.dropped());
+        self.guarded_told - told
+    }
+}
+
+impl Lane {
+    /// Writes a sender report behind the packets.
+    fn report(&self, at: Ntp, clock: StreamClock, outlet: &mut Outlet, batch: &mut Batch) {
+        let report = SenderReport {
+            ssrc: self.writer.ssrc(),
+            at,
+            timestamp: clock.timestamp(at),
+            totals: self.writer.totals(),
+        };
+        // Refused after 2^31 reports under one key: 68 years of one a second.
+        let _ = batch.push_rtcp(outlet, |buf| {
+            reports::write_report(&report, &self.cname, buf)
+        });
+    }
+}
+
+/// The keys in use, as soon as the handshake has exported them.
+fn live<'a>(live: &'a mut Option<Live>, port: &KeyPort) -> Option<&'a mut Live> {
+    if live.is_none() {
+        let keys = port.keys()?;
+        *live = Some(Live {
+            outlet: Outlet::new(Sealer::new(&keys.ours)),
+            reader: FeedbackReader::new(Opener::new(&keys.theirs)),
+        });
+    }
+    live.as_mut()
+}

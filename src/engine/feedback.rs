@@ -1,0 +1,95 @@
+//! What clients report, carried out: resends, keyframes, round trips.
+
+use std::time::Instant;
+
+use super::Engine;
+use super::arena::Key;
+use super::egress::feedback::{Disposition, Item};
+use super::peer::Peer;
+use super::stats::Dropped;
+use super::track::Track;
+
+impl Engine {
+    /// Takes in a client's SRTCP. `true` when str0m must see it too.
+    ///
+    /// # Errors
+    ///
+    /// [`Dropped`] when it could not be opened, or was read before.
+    pub(super) fn take_rtcp(
+        &mut self,
+        now: Instant,
+        key: Key<Peer>,
+        datagram: &[u8],
+    ) -> Result<bool, Dropped> {
+        let mut feedback = std::mem::take(&mut self.feedback);
+        let read = self.with_peer(key, |peer, _| {
+            Ok(peer.send_side.read(datagram, &mut feedback))
+        });
+        let result = match read.flatten() {
+            None => Ok(true),
+            Some(Err(_)) => Err(Dropped::Malformed),
+            Some(Ok(disposition)) => {
+                for item in feedback.items() {
+                    match item {
+                        Item::Nack { ssrc, lost } => {
+                            self.resend(now, key, *ssrc, feedback.lost(lost));
+                        }
+                        Item::Pli { ssrc } | Item::Fir { ssrc, .. } => {
+                            if let Some((_, track)) = self.track_in_slot(key, *ssrc) {
+                                self.want_keyframe(now, track);
+                            }
+                        }
+                        Item::Report(block) => {
+                            let at = self.wall_clock.at(now);
+                            if let Some(peer) = self.peers.get_mut(key) {
+                                peer.send_side.handle_report(at, block);
+                            }
+                        }
+                        Item::ReceiverTime { ssrc, at } => {
+                            let first = self.batch.packets().len();
+                            if let Some(peer) = self.peers.get_mut(key) {
+                                peer.send_side.echo_time(*ssrc, *at, &mut self.batch);
+                            }
+                            self.send_batch(key, first);
+                        }
+                        Item::Twcc { .. } | Item::Remb { .. } => {}
+                    }
+                }
+                Ok(disposition == Disposition::HandToStr0m)
+            }
+        };
+        self.feedback = feedback;
+        result
+    }
+
+    /// Sends again what a client misses of one of its slots.
+    fn resend(&mut self, now: Instant, key: Key<Peer>, ssrc: str0m::rtp::Ssrc, lost: &[u16]) {
+        let Some((slot, track)) = self.track_in_slot(key, ssrc) else {
+            return;
+        };
+        let at = self.wall_clock.at(now);
+        let first = self.batch.packets().len();
+        let Self {
+            peers,
+            tracks,
+            batch,
+            stats,
+            ..
+        } = self;
+        let (Some(peer), Some(track)) = (peers.get_mut(key), tracks.get(track)) else {
+            return;
+        };
+        let outcome = peer
+            .send_side
+            .resend(now, at, slot, lost, &track.history, batch);
+        stats.resent += u64::from(outcome.resent);
+        self.send_batch(key, first);
+    }
+
+    /// Which slot of a peer an SSRC is, and what plays there.
+    fn track_in_slot(&self, key: Key<Peer>, ssrc: str0m::rtp::Ssrc) -> Option<(usize, Key<Track>)> {
+        let peer = self.peers.get(key)?;
+        let slot = peer.send_side.slot_of(ssrc)?;
+        Some((slot, peer.slots.get(slot)?.track()?))
+    }
+}
