@@ -78,7 +78,7 @@ impl From<&Snapshot> for ShardFigures {
     }
 }
 
-fn engine(stats: &Stats) -> [(&'static str, u64); 15] {
+fn engine(stats: &Stats) -> [(&'static str, u64); 17] {
     [
         ("rooms", stats.rooms),
         ("peers", stats.peers),
@@ -93,7 +93,9 @@ fn engine(stats: &Stats) -> [(&'static str, u64); 15] {
         ("bytes_out", stats.bytes_out),
         ("rtp_in", stats.rtp_in),
         ("forwarded", stats.forwarded),
+        ("resent", stats.resent),
         ("keyframe_requests", stats.keyframe_requests),
+        ("guarded", stats.guarded),
         ("peer_panics", stats.peer_panics),
     ]
 }
