@@ -4,6 +4,7 @@ mod arena;
 pub mod bwe;
 pub mod codec;
 pub mod command;
+mod connection;
 mod control;
 mod credentials;
 pub mod deadline;
@@ -432,6 +433,8 @@ impl Engine {
         };
         peer.set_connected();
         let id = peer.id;
+        let (dtls, srtp) = (peer.dtls_version(), peer.srtp_profile());
+        tracing::debug!(peer = %id, ?dtls, ?srtp, "connected");
         let waiting: Vec<_> = peer
             .slots
             .iter()

@@ -7,16 +7,18 @@ use std::time::Instant;
 
 use str0m::change::SdpAnswer;
 use str0m::change::SdpOffer;
+use str0m::crypto::dtls::{ProtocolVersion, SrtpProfile};
 use str0m::format::PayloadParams;
 use str0m::media::{KeyframeRequestKind, Mid, Rid};
 use str0m::net::{Protocol, Receive, Transmit};
 use str0m::rtp::Ssrc;
-use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig, RtcError};
+use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcError};
 
 use super::arena::{Arena, Key};
 use super::command::{CloseReason, Kind};
+use super::connection;
 use super::demux::Addresses;
-use super::dtls::{Identity, with_keys};
+use super::dtls::Identity;
 use super::egress::clock::{Ntp, SourceClock};
 use super::egress::packet::Batch;
 use super::egress::send_side::SendSide;
@@ -119,13 +121,7 @@ impl Peer {
         identity: &Identity,
         candidates: &[SocketAddr],
     ) -> Self {
-        let (mut rtc, keys) = with_keys(|| config(creds, identity).build(now));
-        for address in candidates {
-            // An address that ICE refuses (port 0, unspecified) was refused at start-up.
-            if let Ok(candidate) = Candidate::host(*address, Protocol::Udp) {
-                rtc.add_local_candidate(candidate);
-            }
-        }
+        let (rtc, keys) = connection::build(now, creds, identity, candidates);
         Self {
             id,
             room,
@@ -404,6 +400,16 @@ impl Peer {
         self.rtc.is_alive()
     }
 
+    /// Which DTLS the handshake settled on.
+    pub(crate) fn dtls_version(&mut self) -> Option<ProtocolVersion> {
+        self.rtc.direct_api().dtls_protocol_version()
+    }
+
+    /// Which protection profile packets are sealed with.
+    pub(crate) fn srtp_profile(&self) -> Option<SrtpProfile> {
+        self.send_side.profile()
+    }
+
     /// Media flows.
     pub(crate) fn is_connected(&self) -> bool {
         self.phase == Phase::Connected
@@ -462,22 +468,6 @@ impl Peer {
             }
         }
     }
-}
-
-/// What every peer's `Rtc` is built with.
-fn config(creds: IceCreds, identity: &Identity) -> RtcConfig {
-    RtcConfig::new()
-        .set_ice_lite(true)
-        .set_rtp_mode(true)
-        .set_crypto_provider(identity.provider.clone())
-        .set_dtls_cert(identity.certificate.clone())
-        .set_local_ice_credentials(creds)
-        .clear_codecs()
-        .enable_opus(true, false)
-        .enable_vp8(true)
-        .enable_vp9(true)
-        .enable_h264(true)
-        .enable_av1(true)
 }
 
 pub(super) fn media_of(rtc: &Rtc, mid: Mid) -> Option<&str0m::media::Media> {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use str0m::crypto::dtls::SrtpProfile;
 use str0m::media::{Mid, Pt};
 use str0m::rtp::Ssrc;
 
@@ -255,6 +256,11 @@ impl SendSide {
         let write = |buf: &mut Vec<u8>| reports::write_time_echo(ssrc, of, at, buf);
         // Refused after 2^31 packets under one key.
         let _ = batch.push_rtcp(&mut live.outlet, write);
+    }
+
+    /// Which protection profile the handshake settled on.
+    pub(crate) fn profile(&self) -> Option<SrtpProfile> {
+        self.port.keys().map(|keys| keys.ours.profile())
     }
 
     /// Which slot a media SSRC is.
