@@ -435,23 +435,28 @@ impl Peer {
         value
     }
 
-    /// Before a nomination the path is where str0m sends DTLS to. RTP, and SRTCP in the name of
-    /// our slots, it must not send.
-    fn take_transmit(&mut self, transmit: Transmit) {
+    /// What str0m sends besides STUN goes where the client nominated; before that, where str0m
+    /// sends DTLS to. RTP, and SRTCP in the name of our slots, it must not send.
+    fn take_transmit(&mut self, mut transmit: Transmit) {
         if !self.send_side.passes(&transmit.contents) {
             return;
         }
         let is_stun = transmit.contents.first().is_some_and(|byte| *byte <= 3);
-        if !is_stun && !self.nominated {
-            let Transmit {
+        match self.path.filter(|_| self.nominated) {
+            _ if is_stun => {}
+            Some(Path {
                 source,
                 destination,
-                ..
-            } = transmit;
-            self.path = Some(Path {
-                source,
-                destination,
-            });
+            }) => {
+                (transmit.source, transmit.destination) = (source, destination);
+            }
+            None => {
+                let (source, destination) = (transmit.source, transmit.destination);
+                self.path = Some(Path {
+                    source,
+                    destination,
+                });
+            }
         }
         self.outbox.push_back(transmit);
     }

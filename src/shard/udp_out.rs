@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::os::fd::AsFd;
 
+use bytes::Bytes;
 use str0m::net::Transmit;
 
 use super::socket::Family;
@@ -37,8 +38,8 @@ struct Queued {
 
 /// Where a datagram's bytes are.
 enum Payload {
-    /// Here.
-    Owned(Vec<u8>),
+    /// Here, or in what was kept of an earlier arena.
+    Owned(Bytes),
     /// In the engine's arena, until the end of the turn.
     Arena(Range<usize>),
 }
@@ -48,6 +49,13 @@ impl Payload {
         match self {
             Self::Owned(bytes) => bytes.len(),
             Self::Arena(range) => range.len(),
+        }
+    }
+
+    fn in_arena(&self) -> Option<&Range<usize>> {
+        match self {
+            Self::Owned(_) => None,
+            Self::Arena(range) => Some(range),
         }
     }
 
@@ -135,7 +143,7 @@ impl UdpOut {
             contents,
             ..
         } = transmit;
-        let payload = Payload::Owned(contents.into());
+        let payload = Payload::Owned(Vec::from(contents).into());
         self.queue(Queued {
             source,
             destination,
@@ -172,11 +180,23 @@ impl UdpOut {
         self.queue.push_back(queued);
     }
 
-    /// Copies what the kernel did not take out of the arena, which is about to be reused.
+    /// Copies what the kernel did not take out of the arena, which is about to be reused: in one
+    /// piece, however many datagrams it is.
     pub(super) fn keep_backlog(&mut self, arena: &[u8]) {
+        let ranges = || {
+            self.queue
+                .iter()
+                .filter_map(|queued| queued.payload.in_arena())
+        };
+        let Some(start) = ranges().map(|range| range.start).min() else {
+            return;
+        };
+        let end = ranges().map(|range| range.end).max().unwrap_or(start);
+        let kept = Bytes::copy_from_slice(&arena[start..end]);
         for queued in &mut self.queue {
             if let Payload::Arena(range) = &queued.payload {
-                queued.payload = Payload::Owned(arena[range.clone()].to_vec());
+                let kept = kept.slice(range.start - start..range.end - start);
+                queued.payload = Payload::Owned(kept);
             }
         }
     }

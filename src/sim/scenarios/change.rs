@@ -64,7 +64,7 @@ fn a_client_whose_address_changes_is_found_again() {
     world.rebind(1);
     world.run(Duration::from_secs(25));
     let law = Law {
-        longest_gap: Duration::from_secs(20),
+        longest_gap: Duration::from_secs(3),
         missing_video: 1000,
         missing_audio: 1000,
     };
