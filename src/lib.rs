@@ -23,13 +23,19 @@
 //!
 //! 1. [`shard`] receives a batch of datagrams, hands each to its [`engine`], and then asks what
 //!    to send: a *turn*.
-//! 2. `engine::demux` finds the peer: by address, or by the ufrag of a STUN request.
+//! 2. `engine::intake` gives it to its owner, whom `engine::demux` finds: by address, or by the
+//!    ufrag of a STUN request.
 //! 3. `engine::peer` owns str0m's state machine, which decrypts, and reports an RTP packet.
-//! 4. `engine::router` queues the packet for every slot that plays its track.
+//! 4. `engine::router` keeps it for resends and queues it for every slot that plays its track.
 //! 5. When everything has been taken in, each subscriber is given all its packets at once.
 //!    `engine::subscription` lets a packet pass, [`engine::rewriter`] gives it its place in one
-//!    unbroken stream, [`engine::egress`] sends it.
-//! 6. [`shard`] joins neighbouring datagrams of equal size into one system call.
+//!    unbroken stream, [`engine::egress`] writes and seals it in the shard's arena.
+//! 6. `engine::runs` gives out what lies side by side, and [`shard`] sends each run in one entry
+//!    of one system call.
+//!
+//! str0m receives and negotiates; what is sent to viewers is ours: media, resends, sender
+//! reports, and the reading of what viewers report (`engine::feedback`). [`engine::bwe`] can
+//! tell what a viewer's path carries; nothing obeys it yet.
 //!
 //! # Who decides, who acts, who talks
 //!
