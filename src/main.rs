@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::panic::{self, PanicHookInfo};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser as _;
 use corelay::config::flags::{Action, CommandLine};
@@ -12,12 +14,15 @@ use corelay::config::{Config, unsupported};
 use corelay::engine::dtls::Identity;
 use corelay::{mailbox, shard, signal};
 use tokio::signal::unix::{SignalKind, signal as on_signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// What is logged unless `--log` says otherwise: of others' packages, only what broke. They are
 /// given bytes by strangers, and would tell of each.
 const DEFAULT_LOG: &str = "error,corelay=info";
+
+/// Panics that are each told of.
+const PANICS_TOLD: u64 = 16;
 
 /// Exit code for a command line or a configuration that cannot be used.
 const BAD_USAGE: u8 = 2;
@@ -31,6 +36,7 @@ fn main() -> ExitCode {
         complain(&format!("--log: {error}"));
         return ExitCode::from(BAD_USAGE);
     }
+    panic::set_hook(Box::new(tell_of_panic));
     let flags = &line.flags;
     let mut config = match Config::load(flags.config.as_deref(), flags.media.as_deref(), &variables)
     {
@@ -129,6 +135,16 @@ fn start_log(wanted: Option<&str>) -> Result<(), tracing_subscriber::filter::Par
         .with_writer(io::stderr)
         .init();
     Ok(())
+}
+
+/// Logs a panic in one line. Most are caught at a peer's boundary, where strangers may bring them
+/// about: after the first few only every 2nd, 4th, 8th, .. is told.
+fn tell_of_panic(panic: &PanicHookInfo<'_>) {
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    let count = TOLD.fetch_add(1, Ordering::Relaxed) + 1;
+    if count <= PANICS_TOLD || count.is_power_of_two() {
+        error!(count, "{panic}");
+    }
 }
 
 /// Tells of what is set and changes nothing.
