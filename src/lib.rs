@@ -34,8 +34,8 @@
 //!    of one system call.
 //!
 //! str0m receives and negotiates; what is sent to viewers is ours: media, resends, sender
-//! reports, and the reading of what viewers report (`engine::feedback`). [`engine::bwe`] can
-//! tell what a viewer's path carries; nothing obeys it yet.
+//! reports, and the reading of what viewers report (`engine::feedback`). [`engine::bwe`]
+//! estimates from it what each viewer's path carries; no packet is held back by that yet.
 //!
 //! # Who decides, who acts, who talks
 //!

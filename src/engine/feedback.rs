@@ -42,7 +42,7 @@ impl Engine {
                         Item::Report(block) => {
                             let at = self.wall_clock.at(now);
                             if let Some(peer) = self.peers.get_mut(key) {
-                                peer.send_side.handle_report(at, block);
+                                peer.send_side.handle_report(now, at, block);
                             }
                         }
                         Item::ReceiverTime { ssrc, at } => {
@@ -52,7 +52,17 @@ impl Engine {
                             }
                             self.send_batch(key, first);
                         }
-                        Item::Twcc { .. } | Item::Remb { .. } => {}
+                        Item::Twcc { arrivals, .. } => {
+                            if let Some(peer) = self.peers.get_mut(key) {
+                                peer.send_side
+                                    .handle_arrivals(now, feedback.arrivals(arrivals));
+                            }
+                        }
+                        Item::Remb { bits_per_s } => {
+                            if let Some(peer) = self.peers.get_mut(key) {
+                                peer.send_side.handle_estimate(now, *bits_per_s);
+                            }
+                        }
                     }
                 }
                 Ok(disposition == Disposition::HandToStr0m)

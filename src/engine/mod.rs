@@ -329,6 +329,12 @@ impl Engine {
                 .map(|track| track.watchers.len() as u64)
                 .sum(),
             addresses: self.demux.addresses() as u64,
+            estimated_bps: self
+                .peers
+                .iter()
+                .filter_map(Peer::estimate)
+                .map(|estimate| estimate.as_u64())
+                .sum(),
             ..self.stats.clone()
         }
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use str0m::bwe::Bitrate;
 use str0m::change::SdpAnswer;
 use str0m::change::SdpOffer;
 use str0m::crypto::dtls::{ProtocolVersion, SrtpProfile};
@@ -236,6 +237,7 @@ impl Peer {
         if self.wakeup.is_some_and(|at| at <= now) {
             self.mutate(|rtc| rtc.handle_input(Input::Timeout(now)))?;
         }
+        self.send_side.handle_timeout(now);
         Ok(match self.phase {
             Phase::Connecting { since } if now >= since + CONNECT_TIMEOUT => {
                 Some(CloseReason::ConnectTimeout)
@@ -400,6 +402,12 @@ impl Peer {
         self.rtc.is_alive()
     }
 
+    /// What the path to it carries, when it watches anything.
+    pub(crate) fn estimate(&self) -> Option<Bitrate> {
+        let watches = self.slots.iter().any(|slot| slot.track().is_some());
+        (watches && self.is_connected()).then(|| self.send_side.estimate())
+    }
+
     /// Which DTLS the handshake settled on.
     pub(crate) fn dtls_version(&mut self) -> Option<ProtocolVersion> {
         self.rtc.direct_api().dtls_protocol_version()
@@ -422,7 +430,11 @@ impl Peer {
             Phase::Lost { since } => Some(since + LOST_TIMEOUT),
             Phase::Joined | Phase::Connected => None,
         };
-        self.wakeup.into_iter().chain(end).min()
+        self.wakeup
+            .into_iter()
+            .chain(end)
+            .chain(self.send_side.wakeup())
+            .min()
     }
 
     /// The only door to `rtc`: str0m must be drained after every change.

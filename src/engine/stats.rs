@@ -15,6 +15,8 @@ pub struct Stats {
     pub subscriptions: u64,
     /// Gauge: remote addresses known to belong to a peer.
     pub addresses: u64,
+    /// Gauge: what the paths to all who watch something carry, as estimated, in bits per second.
+    pub estimated_bps: u64,
     /// Peers whose ICE and DTLS came up.
     pub connected: u64,
     /// Datagrams taken in.

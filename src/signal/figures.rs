@@ -78,7 +78,7 @@ impl From<&Snapshot> for ShardFigures {
     }
 }
 
-fn engine(stats: &Stats) -> [(&'static str, u64); 17] {
+fn engine(stats: &Stats) -> [(&'static str, u64); 18] {
     [
         ("rooms", stats.rooms),
         ("peers", stats.peers),
@@ -86,6 +86,7 @@ fn engine(stats: &Stats) -> [(&'static str, u64); 17] {
         ("video_tracks", stats.video_tracks),
         ("subscriptions", stats.subscriptions),
         ("addresses", stats.addresses),
+        ("estimated_bps", stats.estimated_bps),
         ("connected", stats.connected),
         ("datagrams_in", stats.datagrams_in),
         ("bytes_in", stats.bytes_in),

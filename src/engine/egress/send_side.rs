@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use str0m::bwe::Bitrate;
 use str0m::crypto::dtls::SrtpProfile;
 use str0m::media::{Mid, Pt};
 use str0m::rtp::Ssrc;
@@ -11,10 +12,14 @@ use super::extension::ExtensionIds;
 use super::feedback::{Disposition, Feedback, FeedbackReader, ReportBlock, Unread};
 use super::guard::{Guard, Verdict};
 use super::history::{Sent, SentLog, StoredId, TrackHistory};
-use super::packet::{Batch, MediaPacket, Outlet, SlotDesc, SlotWriter, SsrcTaken, Unwritten};
+use super::packet::{
+    Batch, MediaPacket, Outlet, SlotDesc, SlotWriter, SsrcTaken, Unwritten, Written,
+};
 use super::reports::{self, SenderReport};
 use super::rtx::{self, NackOutcome, RtxBudget};
 use super::seal::{Opener, Sealer};
+use crate::engine::bwe::twcc::Arrival;
+use crate::engine::bwe::{self, Bwe};
 use crate::engine::command::Kind;
 use crate::engine::dtls::KeyPort;
 
@@ -34,8 +39,10 @@ pub(crate) struct SendSide {
     /// Bytes sent since [`Self::counted_from`].
     sent_bytes: u64,
     counted_from: Instant,
-    /// Round trip to the client, smoothed.
-    rtt: Option<Duration>,
+    /// What the path to the client carries.
+    bwe: Bwe,
+    /// Whether a slot carries transport-wide numbers.
+    transport_wide: bool,
     /// Resends of the message being answered: reused.
     resends: Vec<Sent>,
 }
@@ -86,7 +93,8 @@ impl SendSide {
             bytes_per_s: 0,
             sent_bytes: 0,
             counted_from: now,
-            rtt: None,
+            bwe: estimator(now, false),
+            transport_wide: false,
             resends: Vec::new(),
         }
     }
@@ -103,6 +111,10 @@ impl SendSide {
         (kind, cname): (Kind, &str),
         desc: &SlotDesc,
     ) -> Result<(), SsrcTaken> {
+        if desc.extensions.twcc.is_some() && !self.transport_wide {
+            self.transport_wide = true;
+            self.bwe = estimator(now, true);
+        }
         let lane = Lane {
             writer: SlotWriter::new(desc, &mut self.guard)?,
             log: SentLog::new(now),
@@ -167,6 +179,7 @@ impl SendSide {
         };
         lane.log.insert(now, &sent);
         self.sent_bytes += written.bytes as u64;
+        note_sent(&mut self.bwe, now, &written);
         if lane.report_at <= now {
             lane.report_at = now + lane.report_interval;
             lane.report(at, leaving.clock, &mut live.outlet, batch);
@@ -218,7 +231,7 @@ impl SendSide {
                 log: &mut lane.log,
                 history,
             },
-            self.rtt,
+            Some(self.bwe.rtt()),
             &mut self.budget,
             &mut self.resends,
         );
@@ -233,17 +246,41 @@ impl SendSide {
     }
 
     /// Takes in how one of our streams fares; `at` is now in our wall clock.
-    pub(crate) fn handle_report(&mut self, at: Ntp, block: &ReportBlock) {
+    pub(crate) fn handle_report(&mut self, now: Instant, at: Ntp, block: &ReportBlock) {
         for lane in &mut self.lanes {
             lane.writer.handle_known(block.ssrc);
         }
         if let Some(measured) = reports::round_trip(at, block.last_report, block.delay) {
-            // RFC 6298 §2.3: each measurement moves it by an eighth.
-            self.rtt = Some(
-                self.rtt
-                    .map_or(measured, |smooth| (smooth * 7 + measured) / 8),
-            );
+            self.bwe.on_rtt(measured);
         }
+        self.bwe.on_loss_report(now, block.fraction_lost);
+    }
+
+    /// Takes in when packets arrived.
+    pub(crate) fn handle_arrivals(&mut self, now: Instant, arrivals: &[Arrival]) {
+        self.bwe.on_feedback(now, arrivals.iter().copied());
+    }
+
+    /// Takes in the client's own estimate.
+    pub(crate) fn handle_estimate(&mut self, now: Instant, bits_per_s: u64) {
+        self.bwe.on_remb(now, bits_per_s.into());
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.bwe.wakeup().is_some_and(|at| at <= now) {
+            self.bwe.on_timeout(now);
+        }
+    }
+
+    /// When [`SendSide::handle_timeout`] must be called.
+    pub(crate) fn wakeup(&self) -> Option<Instant> {
+        self.bwe.wakeup()
+    }
+
+    /// What the path to the client carries, as far as is known.
+    pub(crate) fn estimate(&self) -> Bitrate {
+        self.bwe.target()
     }
 
     /// Tells a receiver its time back, so that it knows its round trip.
@@ -290,6 +327,23 @@ impl Lane {
         let _ = batch.push_rtcp(outlet, |buf| {
             reports::write_report(&report, &self.cname, buf)
         });
+    }
+}
+
+fn estimator(now: Instant, transport_wide: bool) -> Bwe {
+    Bwe::new(
+        now,
+        bwe::Options {
+            transport_wide,
+            ..bwe::Options::default()
+        },
+    )
+}
+
+/// Tells the estimator of a packet it will hear of again.
+fn note_sent(bwe: &mut Bwe, now: Instant, written: &Written) {
+    if let Some(number) = written.twcc {
+        bwe.on_sent(now, number, written.bytes, None);
     }
 }
 

@@ -100,3 +100,29 @@ fn one_bad_path_harms_nobody_else() {
         }
     }
 }
+
+#[test]
+fn a_narrow_path_lowers_its_own_estimate_and_no_others() {
+    let estimated = |narrow: Option<u64>| {
+        let mut world = room(45, 2);
+        world.run(Duration::from_secs(1));
+        let down = Quality {
+            capacity: narrow,
+            ..Quality::CLEAN
+        };
+        world.set_quality(1, Quality::CLEAN, down);
+        world.run(Duration::from_secs(8));
+        let (engine, _) = world.shards().next().unwrap();
+        engine.stats().estimated_bps
+    };
+    let (both_wide, one_narrow) = (estimated(None), estimated(Some(200_000)));
+    let wide = both_wide / 2;
+    assert!(
+        one_narrow > wide,
+        "the wide path's estimate stays: {one_narrow} of {both_wide}"
+    );
+    assert!(
+        one_narrow < wide + 200_000,
+        "the narrow path is known: {one_narrow} of {both_wide}"
+    );
+}
