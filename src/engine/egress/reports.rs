@@ -72,7 +72,8 @@ pub fn write_goodbye(ssrcs: &[Ssrc], cname: &str, buf: &mut Vec<u8>) {
     }
 }
 
-/// Tells a receiver's time back, without delay (RFC 3611 §4.5, DLRR). `ssrc` is one of ours, `of`
+/// Tells a receiver's time back at once (RFC 3611 §4.5, DLRR). A delay of 0 would mean that none
+/// had come, so it is 1 of 65536 parts of a second. `ssrc` is one of ours, `of`
 /// the receiver's, `at` what it told.
 pub fn write_time_echo(ssrc: Ssrc, of: Ssrc, at: u32, buf: &mut Vec<u8>) {
     write_head(EXTENDED_REPORT, 0, 5, buf);
@@ -80,7 +81,7 @@ pub fn write_time_echo(ssrc: Ssrc, of: Ssrc, at: u32, buf: &mut Vec<u8>) {
     buf.extend_from_slice(&[TIME_ECHO, 0, 0, 3]);
     buf.extend_from_slice(&of.to_be_bytes());
     buf.extend_from_slice(&at.to_be_bytes());
-    buf.extend_from_slice(&[0; 4]);
+    buf.extend_from_slice(&[0, 0, 0, 1]);
 }
 
 /// One chunk with one CNAME item; the chunk ends in one to four zeros (RFC 3550 §6.5).
@@ -166,7 +167,7 @@ mod tests {
         write_time_echo(1.into(), 2.into(), 0x0a0b_0c0d, &mut buf);
         let expected = [
             &[0x80, 207, 0, 5, 0, 0, 0, 1][..],
-            &[5, 0, 0, 3, 0, 0, 0, 2, 0x0a, 0x0b, 0x0c, 0x0d, 0, 0, 0, 0],
+            &[5, 0, 0, 3, 0, 0, 0, 2, 0x0a, 0x0b, 0x0c, 0x0d, 0, 0, 0, 1],
         ];
         assert_eq!(buf, expected.concat());
     }

@@ -29,7 +29,7 @@ fn three_percent_loss_both_ways_is_recovered() {
         world.run(Duration::from_secs(8));
         settle(&mut world);
         let law = Law {
-            longest_gap: Duration::from_millis(400),
+            longest_gap: Duration::from_millis(300),
             missing_video: 0,
             missing_audio: 100,
         };
