@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite;
@@ -79,8 +80,11 @@ impl Outbox {
             .min(self.max_bytes);
         let room = Arc::clone(&self.bytes).try_acquire_many_owned(bytes);
         let room = room.map_err(|_| OutboxFull)?;
-        let queued = self.queue.try_send(Outgoing::Text(text, room));
-        queued.map_err(|_| OutboxFull)
+        match self.queue.try_send(Outgoing::Text(text, room)) {
+            Err(TrySendError::Full(_)) => Err(OutboxFull),
+            // A client that has left is not slow: word of that is on its way.
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+        }
     }
 
     /// Ends the socket once what is queued is written; at once when the queue is full.
@@ -242,6 +246,13 @@ mod tests {
         assert_eq!(outbox.push(text(1)), Err(OutboxFull));
         drop(mail.queue.try_recv().unwrap());
         assert_eq!(outbox.push(text(60)), Ok(()));
+    }
+
+    #[test]
+    fn a_client_that_has_left_is_not_taken_for_slow() {
+        let (outbox, mail) = queue(&limits::Options::default());
+        drop(mail);
+        assert_eq!(outbox.push(text(1)), Ok(()));
     }
 
     #[test]
