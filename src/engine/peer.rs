@@ -300,7 +300,7 @@ impl Peer {
                     .map_err(|_| Dropped::TooLate)
             });
             match written {
-                Ok(_) => stats.forwarded += 1,
+                Ok(()) => stats.forwarded += 1,
                 Err(dropped) => stats.dropped.add(dropped),
             }
         }

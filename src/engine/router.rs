@@ -9,7 +9,7 @@ use super::Engine;
 use super::arena::Key;
 use super::codec::{self, PayloadFacts};
 use super::command::Kind;
-use super::egress::clock::{Ntp, StreamClock};
+use super::egress::clock::{Ntp, StreamClock, WallClock};
 use super::egress::history::Stored;
 use super::limits::TURN_PACKETS;
 use super::peer::{Due, Peer};
@@ -53,7 +53,6 @@ impl Engine {
             return Err(Dropped::TurnQueueFull);
         }
         let facts = facts_of(track, &packet);
-        let at = wall_clock.at(now);
         if facts.starts_keyframe {
             track.layers[usize::from(layer)].keyframes.keyframe_seen();
         }
@@ -74,7 +73,7 @@ impl Engine {
             });
         }
         turn.packets
-            .push(keep((now, at), (key, track), layer, facts, packet));
+            .push(keep((now, wall_clock), (key, track), layer, facts, packet));
         Ok(())
     }
 
@@ -185,7 +184,7 @@ fn facts_of(track: &Track, packet: &RtpPacket) -> PayloadFacts {
 
 /// Takes out of a received packet what its subscribers need, and keeps it to be sent again.
 fn keep(
-    (now, at): (Instant, Ntp),
+    (now, wall_clock): (Instant, &WallClock),
     (key, track): (Key<Track>, &mut Track),
     layer: u8,
     facts: PayloadFacts,
@@ -194,7 +193,13 @@ fn keep(
     let header = &packet.header;
     let clock = *track.layers[usize::from(layer)]
         .clock
-        .get_or_insert_with(|| StreamClock::new(at, header.timestamp, clock_rate(track.info.kind)));
+        .get_or_insert_with(|| {
+            StreamClock::new(
+                wall_clock.at(now),
+                header.timestamp,
+                clock_rate(track.info.kind),
+            )
+        });
     let stored = Stored {
         payload: packet.payload.clone(),
         descriptor: None,

@@ -63,8 +63,6 @@ pub(crate) struct Format {
 pub(crate) struct Forward {
     pub(crate) format: Format,
     pub(crate) rewritten: Outgoing,
-    /// Added, wrapping, to the publisher's timestamps.
-    pub(crate) timestamp_offset: u32,
 }
 
 impl Slot {
@@ -139,23 +137,14 @@ impl Slot {
             timestamp: packet.timestamp,
             vp8: packet.facts.vp8,
         };
-        if packet.payload.is_empty() {
-            let rewritten = self.rewriter.skip(&incoming).ok_or(Dropped::Padding)?;
-            let timestamp_offset = self.rewriter.timestamp_offset().unwrap_or_default();
-            return Ok(Forward {
-                format,
-                rewritten,
-                timestamp_offset,
-            });
-        }
-        let rewritten = self.rewriter.rewrite(now, &incoming)?;
-        playing.awaits_keyframe = false;
-        let timestamp_offset = self.rewriter.timestamp_offset().unwrap_or_default();
-        Ok(Forward {
-            format,
-            rewritten,
-            timestamp_offset,
-        })
+        let rewritten = if packet.payload.is_empty() {
+            self.rewriter.skip(&incoming).ok_or(Dropped::Padding)?
+        } else {
+            let rewritten = self.rewriter.rewrite(now, &incoming)?;
+            playing.awaits_keyframe = false;
+            rewritten
+        };
+        Ok(Forward { format, rewritten })
     }
 }
 
@@ -176,6 +165,7 @@ impl Forward {
     /// The packet as the send side writes it.
     pub(crate) fn leaving<'a>(&self, packet: &'a MediaPacket) -> Leaving<'a> {
         let rewritten = &self.rewritten;
+        let offset = rewritten.timestamp.wrapping_sub(packet.timestamp);
         let patch = match (packet.facts.vp8, rewritten.vp8) {
             (Some(vp8), Some(numbers)) => HeadPatch::vp8(&packet.payload, &vp8, numbers),
             _ => HeadPatch::NONE,
@@ -184,7 +174,7 @@ impl Forward {
             pt: self.format.pt,
             rtx_pt: self.format.rtx_pt,
             stored: packet.stored,
-            clock: packet.clock.in_slot(self.timestamp_offset),
+            clock: packet.clock.in_slot(offset),
             packet: packet::MediaPacket {
                 seq: *rewritten.seq,
                 timestamp: rewritten.timestamp,

@@ -146,7 +146,7 @@ impl SendSide {
         self.guard.handle_transmit(datagram) == Verdict::Pass
     }
 
-    /// Writes one packet behind the others in `batch`; the number of bytes it took.
+    /// Writes one packet behind the others in `batch`.
     ///
     /// # Errors
     ///
@@ -158,9 +158,9 @@ impl SendSide {
         index: usize,
         leaving: &Leaving<'_>,
         batch: &mut Batch,
-    ) -> Result<usize, Unwritten> {
+    ) -> Result<(), Unwritten> {
         let Some(live) = live(&mut self.live, &self.port) else {
-            return Ok(0);
+            return Ok(());
         };
         let lane = &mut self.lanes[index];
         if lane.pt != leaving.pt {
@@ -184,7 +184,7 @@ impl SendSide {
             lane.report_at = now + lane.report_interval;
             lane.report(at, leaving.clock, &mut live.outlet, batch);
         }
-        Ok(written.bytes)
+        Ok(())
     }
 
     /// Opens and reads a client's SRTCP. `None` before there are keys: then it is str0m's.
