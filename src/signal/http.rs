@@ -32,7 +32,7 @@ async fn open_websocket(State(hub): State<Handle>, upgrade: WebSocketUpgrade) ->
         .max_message_size(limits::MAX_FRAME_BYTES)
         .max_frame_size(limits::MAX_FRAME_BYTES)
         .read_buffer_size(limits::READ_BUFFER_BYTES)
-        .on_upgrade(|socket| websocket::serve(socket, hub))
+        .on_upgrade(|socket| websocket::serve(socket, hub, Input::Opened))
 }
 
 async fn health(State(hub): State<Handle>) -> Result<Response, Stopping> {

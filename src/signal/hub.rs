@@ -18,7 +18,7 @@ use crate::signal::figures::{Figures, Signalling};
 use crate::signal::limits::{self, LogGate};
 use crate::signal::message::{Reference, ServerMessage};
 use crate::signal::session::{CloseCode, Output, Session};
-use crate::signal::websocket::{self, Mail, Outbox};
+use crate::signal::websocket::{self, Heard, Mail, Outbox};
 use crate::signal::{Options, clock};
 
 /// What the hub is told or asked.
@@ -26,16 +26,8 @@ use crate::signal::{Options, clock};
 pub enum Input {
     /// A WebSocket is open and wants its mail.
     Opened(oneshot::Sender<Mail>),
-    /// It received a text message.
-    Text(SocketId, Utf8Bytes),
-    /// It received a binary message of this many bytes.
-    Binary(SocketId, usize),
-    /// It received a ping frame.
-    Ping(SocketId),
-    /// It received a message past [`limits::MAX_FRAME_BYTES`], and reads no more.
-    TooBig(SocketId),
-    /// It is gone.
-    Gone(SocketId),
+    /// It heard something.
+    Heard(SocketId, Heard),
     /// How is the server?
     Health(oneshot::Sender<Health>),
     /// What has been counted?
@@ -64,21 +56,39 @@ pub struct HealthConfig {
     pub max_participants_per_room: usize,
 }
 
-/// How everyone else reaches the hub.
-#[derive(Debug, Clone)]
-pub struct Handle(mpsc::Sender<Input>);
+impl From<(SocketId, Heard)> for Input {
+    fn from((socket, heard): (SocketId, Heard)) -> Self {
+        Self::Heard(socket, heard)
+    }
+}
+
+/// How everyone else reaches the hub, or another task that serves WebSockets.
+#[derive(Debug)]
+pub struct Handle<I = Input>(mpsc::Sender<I>);
+
+impl<I> Clone for Handle<I> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 /// The hub has ended: the server stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopping;
 
-impl Handle {
+impl<I> Handle<I> {
+    /// A handle, and the end where its inputs arrive.
+    pub fn new() -> (Self, mpsc::Receiver<I>) {
+        let (sender, inputs) = mpsc::channel(limits::INBOX_MESSAGES);
+        (Self(sender), inputs)
+    }
+
     /// Tells the hub something; waits while its queue is full.
     ///
     /// # Errors
     ///
     /// [`Stopping`].
-    pub async fn tell(&self, input: Input) -> Result<(), Stopping> {
+    pub async fn tell(&self, input: I) -> Result<(), Stopping> {
         self.0.send(input).await.map_err(|_| Stopping)
     }
 
@@ -89,7 +99,7 @@ impl Handle {
     /// [`Stopping`].
     pub async fn ask<T>(
         &self,
-        question: impl FnOnce(oneshot::Sender<T>) -> Input,
+        question: impl FnOnce(oneshot::Sender<T>) -> I,
     ) -> Result<T, Stopping> {
         let (reply, answer) = oneshot::channel();
         self.tell(question(reply)).await?;
@@ -151,7 +161,7 @@ impl Hub {
     /// When `commands` is empty.
     #[must_use]
     pub fn new(now: Instant, options: &Options, commands: Vec<CommandSender>) -> (Self, Handle) {
-        let (handle, inputs) = mpsc::channel(limits::INBOX_MESSAGES);
+        let (handle, inputs) = Handle::new();
         let (open, closed) = mpsc::channel(1);
         let ids: Vec<_> = commands.iter().map(CommandSender::shard).collect();
         let shard = |commands: CommandSender| Shard {
@@ -179,7 +189,7 @@ impl Hub {
                 busy: LogGate::new(now),
             },
         };
-        (hub, Handle(handle))
+        (hub, handle)
     }
 
     /// Runs until `shutdown` is done; then calls `stopping`, and waits a moment for the sockets
@@ -236,19 +246,18 @@ impl Hub {
     fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Opened(reply) => self.handle_opened(now, reply),
-            Input::Text(socket, text) => self.with(now, socket, |session, directory| {
-                session.handle_text(now, &text, directory)
-            }),
-            Input::Binary(socket, bytes) => self.with(now, socket, |session, directory| {
-                session.handle_binary(now, bytes, directory)
-            }),
-            Input::Ping(socket) => self.with(now, socket, |session, directory| {
-                session.handle_ping(now, directory)
-            }),
-            Input::TooBig(socket) => self.with(now, socket, Session::handle_too_big),
-            Input::Gone(socket) => {
-                self.with(now, socket, Session::handle_gone);
-                self.clients.remove(&socket);
+            Input::Heard(socket, heard) => {
+                let is_gone = matches!(heard, Heard::Gone);
+                self.with(now, socket, |session, directory| match heard {
+                    Heard::Text(text) => session.handle_text(now, &text, directory),
+                    Heard::Binary(bytes) => session.handle_binary(now, bytes, directory),
+                    Heard::Ping => session.handle_ping(now, directory),
+                    Heard::TooBig => session.handle_too_big(directory),
+                    Heard::Gone => session.handle_gone(directory),
+                });
+                if is_gone {
+                    self.clients.remove(&socket);
+                }
             }
             // Whoever asked and did not wait for the answer needs none.
             Input::Health(reply) => drop(reply.send(self.health())),

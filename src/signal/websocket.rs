@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite;
 
 use crate::signal::clock;
 use crate::signal::directory::SocketId;
-use crate::signal::hub::{Handle, Input};
+use crate::signal::hub::Handle;
 use crate::signal::limits;
 use crate::signal::session::CloseCode;
 
@@ -38,6 +38,21 @@ enum Outgoing {
     /// The permit is the room the text takes in the queue.
     Text(Utf8Bytes, OwnedSemaphorePermit),
     Close(CloseCode),
+}
+
+/// What one open WebSocket hears from its client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// A text message.
+    Text(Utf8Bytes),
+    /// A binary message of this many bytes.
+    Binary(usize),
+    /// A ping frame.
+    Ping,
+    /// A message past [`limits::MAX_FRAME_BYTES`]; it reads no more.
+    TooBig,
+    /// It is gone.
+    Gone,
 }
 
 /// The outbox has no room: its reader is too slow, or gone.
@@ -111,14 +126,18 @@ enum End {
 const SLOW: End = End::Close(close_code::POLICY, "reads too slowly");
 const STOPPING: End = End::Close(close_code::AWAY, "the server stops");
 
-/// Serves one WebSocket until it ends.
-pub async fn serve(mut socket: WebSocket, hub: Handle) {
-    let Ok(mut mail) = hub.ask(Input::Opened).await else {
+/// Serves one WebSocket until it ends. `opened` is how its hub calls a new one.
+pub async fn serve<I: From<(SocketId, Heard)>>(
+    mut socket: WebSocket,
+    hub: Handle<I>,
+    opened: impl FnOnce(oneshot::Sender<Mail>) -> I,
+) {
+    let Ok(mut mail) = hub.ask(opened).await else {
         return;
     };
     let end = pump(&mut socket, &mut mail, &hub).await;
     // A hub that has ended has forgotten the socket anyway.
-    let _ = hub.tell(Input::Gone(mail.socket)).await;
+    let _ = hub.tell((mail.socket, Heard::Gone).into()).await;
     if let End::Close(code, reason) = end {
         let reason = Utf8Bytes::from_static(reason);
         let frame = Message::Close(Some(CloseFrame { code, reason }));
@@ -132,7 +151,11 @@ pub async fn serve(mut socket: WebSocket, hub: Handle) {
     }
 }
 
-async fn pump(socket: &mut WebSocket, mail: &mut Mail, hub: &Handle) -> End {
+async fn pump<I: From<(SocketId, Heard)>>(
+    socket: &mut WebSocket,
+    mail: &mut Mail,
+    hub: &Handle<I>,
+) -> End {
     let mut reads = true;
     let mut heard = clock();
     let mut ping = interval(limits::PING_INTERVAL);
@@ -149,24 +172,24 @@ async fn pump(socket: &mut WebSocket, mail: &mut Mail, hub: &Handle) -> End {
             },
             received = socket.recv(), if reads => {
                 heard = clock();
-                let input = match received {
+                let what = match received {
                     None => return End::Gone,
-                    Some(Ok(Message::Text(text))) => Input::Text(mail.socket, text),
-                    Some(Ok(Message::Binary(bytes))) => Input::Binary(mail.socket, bytes.len()),
+                    Some(Ok(Message::Text(text))) => Heard::Text(text),
+                    Some(Ok(Message::Binary(bytes))) => Heard::Binary(bytes.len()),
                     // tungstenite answers it.
-                    Some(Ok(Message::Ping(_))) => Input::Ping(mail.socket),
+                    Some(Ok(Message::Ping(_))) => Heard::Ping,
                     // tungstenite answers the close frame when it is read on.
                     Some(Ok(Message::Pong(_) | Message::Close(_))) => continue,
                     Some(Err(e)) => match unreadable(e) {
                         Unreadable::TooBig => {
                             // Nothing more can be read, but the explanation is still to come.
                             reads = false;
-                            Input::TooBig(mail.socket)
+                            Heard::TooBig
                         }
                         Unreadable::Ended(end) => return end,
                     },
                 };
-                if hub.tell(input).await.is_err() {
+                if hub.tell((mail.socket, what).into()).await.is_err() {
                     return STOPPING;
                 }
                 continue;
