@@ -1,5 +1,6 @@
 //! Decides. Pure: `now` and bytes come in, values go out; no sockets, no clock, no threads.
 
+pub mod allocate;
 mod arena;
 pub mod bwe;
 pub mod codec;
