@@ -3,9 +3,10 @@
 //! Sound is outside: the budget is what remains after it. Then everyone is seen before anyone is
 //! sharp. First each track gets its cheapest rung, the most important first; those that do not fit
 //! are paused. Then tracks climb, one class of importance after another, within a class rung by
-//! rung in turns. What goes up must leave some of the budget free; what is there already stays while
-//! it fits: an estimate that wavers moves nothing.
+//! rung in turns. What goes up must leave some of the budget free; what is there already stays
+//! while it fits: an estimate that wavers moves nothing.
 
+use super::codec::Size;
 use super::command::Source;
 
 /// A rung above what was sent before is granted only if this many per cent of all that is granted
@@ -34,15 +35,6 @@ pub struct Rung {
     pub bps: u64,
     /// How big its pictures are; `None` while that is unknown.
     pub size: Option<Size>,
-}
-
-/// Pixels of a picture, or of the place where it is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Size {
-    /// Pixels from left to right.
-    pub width: u16,
-    /// Pixels from top to bottom.
-    pub height: u16,
 }
 
 /// How good a viewer wants a track at most.
@@ -325,34 +317,26 @@ fn ceiling(demand: &Demand<'_>) -> Option<u8> {
         Quality::Medium => next.unwrap_or(lowest),
         Quality::High | Quality::Auto => u8::MAX,
     };
-    let covers = |rung: &&Rung| {
+    let layer = |rung: &Rung| {
         let (size, view) = (rung.size?, demand.view?);
-        size.covers(view).then_some(rung.layer)
+        covers(size, view).then_some(rung.layer)
     };
-    let enough = demand.rungs.iter().filter_map(|rung| covers(&rung)).min();
+    let enough = demand.rungs.iter().filter_map(layer).min();
     let top = cap.min(enough.unwrap_or(u8::MAX));
     highest(demand.rungs, |rung| rung.layer <= top)
+}
+
+/// Whether a picture of this size is sharp in that place: shown whole, it is enlarged by no more
+/// than a fifth.
+fn covers(size: Size, view: Size) -> bool {
+    let enough = |has: u16, needs: u16| u32::from(has) * 6 >= u32::from(needs) * 5;
+    enough(size.width, view.width) || enough(size.height, view.height)
 }
 
 /// The last rung for which this holds.
 fn highest(rungs: &[Rung], holds: impl Fn(&Rung) -> bool) -> Option<u8> {
     let place = rungs.iter().rposition(holds)?;
     u8::try_from(place).ok()
-}
-
-impl Size {
-    /// Whether a picture of this size is sharp in that place: shown whole, it is enlarged by no
-    /// more than a fifth.
-    fn covers(self, view: Self) -> bool {
-        let enough = |has: u16, needs: u16| u32::from(has) * 6 >= u32::from(needs) * 5;
-        enough(self.width, view.width) || enough(self.height, view.height)
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn pixels(self) -> u32 {
-        u32::from(self.width) * u32::from(self.height)
-    }
 }
 
 #[cfg(test)]
