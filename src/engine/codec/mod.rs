@@ -51,6 +51,42 @@ impl Codec {
     }
 }
 
+/// Spatial layers of one stream whose sizes are read. VP9 knows 8, WebRTC uses up to 3.
+pub const SPATIAL_LAYERS: usize = 4;
+
+/// Pixels of a picture, or of the place where it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Size {
+    /// Pixels from left to right.
+    pub width: u16,
+    /// Pixels from top to bottom.
+    pub height: u16,
+}
+
+impl Size {
+    /// How many there are.
+    #[must_use]
+    pub fn pixels(self) -> u32 {
+        u32::from(self.width) * u32::from(self.height)
+    }
+}
+
+/// The sizes of a stream's pictures by spatial layer; zero where it has no such layer. A stream
+/// without spatial layers has the first only.
+pub type Sizes = [Size; SPATIAL_LAYERS];
+
+/// How a picture lets a receiver of fewer temporal layers go up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LayerSync {
+    /// It does not.
+    #[default]
+    None,
+    /// Its own temporal layer can be entered with it: it refers to the base only (VP8's Y).
+    Own,
+    /// Higher temporal layers than its own can be entered after it (VP9's U).
+    Above,
+}
+
 /// What one payload says about itself. A payload that cannot be parsed says nothing
 /// (the [`Default`]).
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,6 +102,10 @@ pub struct PayloadFacts {
     pub temporal_layer: Option<u8>,
     /// VP9: the spatial layer, 0 is the base.
     pub spatial_layer: Option<u8>,
+    /// VP8 and VP9: how big the pictures are from here on. Not every keyframe of VP9 says so.
+    pub sizes: Option<Sizes>,
+    /// VP8 and VP9: where a receiver of fewer temporal layers can go up.
+    pub layer_sync: LayerSync,
     /// VP8: the numbers that [`Rewriter`](crate::engine::rewriter::Rewriter) must make continuous.
     pub vp8: Option<Vp8Descriptor>,
 }
@@ -85,6 +125,15 @@ pub fn facts(codec: Codec, payload: &[u8]) -> PayloadFacts {
                 starts_frame: vp8.starts_frame(),
                 temporal_layer: vp8.temporal_layer,
                 spatial_layer: None,
+                sizes: vp8.size.map(|size| {
+                    let none = Size::default();
+                    [size, none, none, none]
+                }),
+                layer_sync: if vp8.layer_sync {
+                    LayerSync::Own
+                } else {
+                    LayerSync::None
+                },
                 vp8: Some(vp8),
             })
         }
@@ -95,6 +144,11 @@ pub fn facts(codec: Codec, payload: &[u8]) -> PayloadFacts {
                     starts_frame: vp9.starts_frame,
                     temporal_layer: vp9.layers.map(|l| l.temporal),
                     spatial_layer: vp9.layers.map(|l| l.spatial),
+                    sizes: vp9.sizes,
+                    layer_sync: match vp9.layers {
+                        Some(layers) if layers.switching_up => LayerSync::Above,
+                        _ => LayerSync::None,
+                    },
                     vp8: None,
                 }
             })

@@ -2,6 +2,8 @@
 
 use str0m::rtp::Vp8Patch;
 
+use super::Size;
+
 /// What the VP8 payload descriptor says. Valid for the payload it was parsed from.
 #[derive(Debug, Clone, Copy)]
 pub struct Vp8Descriptor {
@@ -23,6 +25,8 @@ pub struct Vp8Descriptor {
     pub key_idx: Option<u8>,
     /// The payload begins a keyframe: S, PID 0, and P clear in the VP8 payload header.
     pub starts_keyframe: bool,
+    /// How big the pictures are from this keyframe on.
+    pub size: Option<Size>,
     /// str0m's view of the same bytes: it alone can build the patch its packetizer takes.
     stock: str0m::rtp::Vp8Descriptor,
 }
@@ -84,6 +88,7 @@ impl Vp8Descriptor {
         let starts_partition = required & 0x10 != 0;
         let partition = required & 0x07;
         let header = rest.first()?;
+        let starts_keyframe = starts_partition && partition == 0 && header & 0x01 == 0;
         Some(Self {
             non_reference: required & 0x20 != 0,
             starts_partition,
@@ -93,7 +98,8 @@ impl Vp8Descriptor {
             temporal_layer: has(0x20).then_some(tail >> 6),
             layer_sync: has(0x20) && tail & 0x20 != 0,
             key_idx: has(0x10).then_some(tail & 0x1F),
-            starts_keyframe: starts_partition && partition == 0 && header & 0x01 == 0,
+            starts_keyframe,
+            size: if starts_keyframe { size(rest) } else { None },
             stock,
         })
     }
@@ -119,6 +125,18 @@ impl Vp8Descriptor {
             .build()
             .expect("only fields the descriptor has are set, each masked to its width")
     }
+}
+
+/// Width and height of a keyframe (RFC 6386 §9.1): after the frame tag and the start code, 14 bits
+/// each, little end first; the two bits above them ask the receiver to scale.
+fn size(keyframe: &[u8]) -> Option<Size> {
+    let &[_, _, _, 0x9D, 0x01, 0x2A, w0, w1, h0, h1, ..] = keyframe else {
+        return None;
+    };
+    Some(Size {
+        width: u16::from_le_bytes([w0, w1]) & 0x3FFF,
+        height: u16::from_le_bytes([h0, h1]) & 0x3FFF,
+    })
 }
 
 #[cfg(test)]
@@ -214,5 +232,25 @@ mod tests {
         };
         assert_eq!(d.patch(numbers(0x1234)), d.patch(numbers(0x34)));
         assert_ne!(d.patch(numbers(0x34)), d.patch(numbers(0x35)));
+    }
+
+    #[test]
+    fn a_keyframe_says_how_big_the_pictures_are() {
+        let key = |start: u8| {
+            [
+                0x10, 0x10, 0, 0, start, 0x01, 0x2A, 0x00, 0x45, 0xD0, 0x02, 9,
+            ]
+        };
+        let size = Vp8Descriptor::parse(&key(0x9D)).unwrap().size;
+        let expected = Size {
+            width: 1280,
+            height: 720,
+        };
+        assert_eq!(size, Some(expected), "the scaling bits are no pixels");
+        assert_eq!(Vp8Descriptor::parse(&key(0x9E)).unwrap().size, None);
+        let mut delta = key(0x9D);
+        delta[1] |= 1;
+        assert_eq!(Vp8Descriptor::parse(&delta).unwrap().size, None);
+        assert_eq!(Vp8Descriptor::parse(&key(0x9D)[..10]).unwrap().size, None);
     }
 }

@@ -1,7 +1,8 @@
-//! The VP9 payload descriptor (RFC 9628 §4.2), as far as its layer indices.
+//! The VP9 payload descriptor (RFC 9628 §4.2), without what only decoders need.
 
-/// What the VP9 payload descriptor says. Reference indices and the scalability structure, which
-/// come after the layer indices, are not read.
+use super::{SPATIAL_LAYERS, Size, Sizes};
+
+/// What the VP9 payload descriptor says. Reference indices and pictures of a group are not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vp9Descriptor {
     /// I: counts pictures; 7 or 15 bits.
@@ -18,6 +19,8 @@ pub struct Vp9Descriptor {
     pub has_structure: bool,
     /// L: which layer it is.
     pub layers: Option<Layers>,
+    /// How big the pictures of each spatial layer are, when the structure says so.
+    pub sizes: Option<Sizes>,
 }
 
 /// Layer indices of one VP9 frame (RFC 9628 §4.2).
@@ -69,16 +72,32 @@ impl Vp9Descriptor {
                 tl0_pic_idx: if flexible { None } else { Some(next()?) },
             });
         }
+        let inter_predicted = has(0x40);
+        if flexible && inter_predicted {
+            // Up to three P_DIFF, each with N when another follows.
+            for _ in 0..3 {
+                if next()? & 0x01 == 0 {
+                    break;
+                }
+            }
+        }
+        let has_structure = has(0x02);
+        let sizes = if has_structure {
+            structure(&mut rest)?
+        } else {
+            None
+        };
         if rest.is_empty() {
             return None;
         }
         Some(Self {
+            sizes,
             picture_id,
-            inter_predicted: has(0x40),
+            inter_predicted,
             flexible,
             starts_frame: has(0x08),
             ends_frame: has(0x04),
-            has_structure: has(0x02),
+            has_structure,
             layers,
         })
     }
@@ -91,6 +110,34 @@ impl Vp9Descriptor {
     }
 }
 
+/// Reads a scalability structure (RFC 9628 §4.2.1) off `rest`; gives the sizes if it has them,
+/// and `None` when it is cut short.
+fn structure(rest: &mut &[u8]) -> Option<Option<Sizes>> {
+    let (&head, mut tail) = rest.split_first()?;
+    let layers = usize::from(head >> 5) + 1;
+    let mut sizes = None;
+    if head & 0x10 != 0 {
+        let (list, after) = tail.split_at_checked(layers * 4)?;
+        let mut read = [Size::default(); SPATIAL_LAYERS];
+        for (size, bytes) in read.iter_mut().zip(list.chunks_exact(4)) {
+            size.width = u16::from_be_bytes([bytes[0], bytes[1]]);
+            size.height = u16::from_be_bytes([bytes[2], bytes[3]]);
+        }
+        (sizes, tail) = (Some(read), after);
+    }
+    if head & 0x08 != 0 {
+        let (&pictures, after) = tail.split_first()?;
+        tail = after;
+        for _ in 0..pictures {
+            let (&picture, after) = tail.split_first()?;
+            let references = usize::from(picture >> 2 & 0x03);
+            tail = after.split_at_checked(references)?.1;
+        }
+    }
+    *rest = tail;
+    Some(sizes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,8 +146,8 @@ mod tests {
     fn a_keyframe_starts_at_the_base_layer_only() {
         // Bytes of the payload, and whether a keyframe starts there.
         let table: [(&[u8], bool); 7] = [
-            (&[0x8A, 0x81, 0x02, 0x00], true),        // I B V, no layers
-            (&[0x82, 0x81, 0x02, 0x00], false),       // not the beginning
+            (&[0x8A, 0x81, 0x02, 0x00, 0x00], true),  // I B V, no layers
+            (&[0x82, 0x81, 0x02, 0x00, 0x00], false), // not the beginning
             (&[0xC8, 0x81, 0x02, 0x00], false),       // P
             (&[0xA8, 0x05, 0x00, 0x07, 0x00], true),  // SID 0
             (&[0xA8, 0x05, 0x02, 0x07, 0x00], false), // SID 1, D clear
@@ -115,7 +162,7 @@ mod tests {
 
     #[test]
     fn every_field_is_read() {
-        let d = Vp9Descriptor::parse(&[0xEE, 0x92, 0x34, 0x55, 0x66, 0x00]).unwrap();
+        let d = Vp9Descriptor::parse(&[0xEE, 0x92, 0x34, 0x55, 0x66, 0x00, 0x00]).unwrap();
         assert_eq!(d.picture_id, Some(0x1234));
         assert!(d.inter_predicted && d.starts_frame && d.ends_frame && d.has_structure);
         assert_eq!(
@@ -139,9 +186,40 @@ mod tests {
 
     #[test]
     fn a_descriptor_that_is_cut_short_is_none() {
-        let full = [0xEE, 0x92, 0x34, 0x55, 0x66];
-        for len in 0..=full.len() {
+        let full = [
+            0xBA, 0x92, 0x34, 0x03, 0x18, 1, 64, 0, 180, 2, 0x01, 0x04, 7, 0xAA,
+        ];
+        assert!(Vp9Descriptor::parse(&full).is_some());
+        for len in 0..full.len() {
             assert_eq!(Vp9Descriptor::parse(&full[..len]), None, "{len} bytes");
         }
+    }
+
+    #[test]
+    fn sizes_come_with_the_structure_that_has_them() {
+        let none = Size::default();
+        let size = |width, height| Size { width, height };
+        // N_S 2 with sizes and pictures of a group, of which the second has a reference.
+        let three = [
+            0xAA, 0x05, 0x00, 0x07, 0x58, 1, 64, 0, 180, 2, 128, 1, 104, 5, 0, 2, 208, 2, 0x01,
+            0x04, 7, 0xAA,
+        ];
+        let sizes = Vp9Descriptor::parse(&three).unwrap().sizes.unwrap();
+        assert_eq!(
+            sizes,
+            [size(320, 180), size(640, 360), size(1280, 720), none]
+        );
+        let without = Vp9Descriptor::parse(&[0x8A, 0x05, 0x40, 0xAA]).unwrap();
+        assert!(without.has_structure && without.sizes.is_none());
+        // Five layers: what is past the limit is left out.
+        let mut five = vec![0x8A, 0x05, 0x90];
+        five.extend((0..5).flat_map(|n| [0, n, 0, n]));
+        five.push(0xAA);
+        let sizes = Vp9Descriptor::parse(&five).unwrap().sizes.unwrap();
+        assert_eq!(sizes, [size(0, 0), size(1, 1), size(2, 2), size(3, 3)]);
+        // In flexible mode references come before it, each with a bit for the next.
+        let flexible = [0xFA, 0x05, 0x00, 0x03, 0x03, 0x05, 0x10, 0, 8, 0, 6, 0xAA];
+        let sizes = Vp9Descriptor::parse(&flexible).unwrap().sizes.unwrap();
+        assert_eq!(sizes[0], size(8, 6));
     }
 }
