@@ -118,7 +118,7 @@ impl Directory {
             shards: shards.iter().map(load).collect(),
             rooms: HashMap::new(),
             peers: HashMap::new(),
-            numbers: PeerNumbers::new(),
+            numbers: PeerNumbers::default(),
         }
     }
 
@@ -282,21 +282,15 @@ impl Directory {
 
 /// Draws numbers that cannot be guessed from one another: a counter under SipHash with the
 /// operating system's randomness as its key.
-#[derive(Debug)]
-struct PeerNumbers {
+#[derive(Debug, Default)]
+pub struct PeerNumbers {
     key: RandomState,
     drawn: u64,
 }
 
 impl PeerNumbers {
-    fn new() -> Self {
-        Self {
-            key: RandomState::new(),
-            drawn: 0,
-        }
-    }
-
-    fn draw(&mut self) -> PeerId {
+    /// The next one. Two may be equal, as seldom as two of 64 random bits.
+    pub fn draw(&mut self) -> PeerId {
         self.drawn += 1;
         PeerId::new(self.key.hash_one(self.drawn))
     }

@@ -11,12 +11,13 @@ use axum::routing::get;
 use crate::signal::hub::{Handle, Input, Stopping};
 use crate::signal::{limits, page, websocket};
 
-/// All routes.
-pub fn router(hub: Handle, with_page: bool) -> Router {
+/// All routes; those of the dialects are given.
+pub fn router(hub: Handle, with_page: bool, dialects: Router<Handle>) -> Router {
     let router = Router::new()
         .route("/ws", get(open_websocket))
         .route("/health", get(health))
-        .route("/api/stats", get(stats));
+        .route("/api/stats", get(stats))
+        .merge(dialects);
     let router = if with_page {
         router.fallback(page::serve)
     } else {
@@ -28,11 +29,15 @@ pub fn router(hub: Handle, with_page: bool) -> Router {
 }
 
 async fn open_websocket(State(hub): State<Handle>, upgrade: WebSocketUpgrade) -> Response {
+    bounded(upgrade).on_upgrade(|socket| websocket::serve(socket, hub, Input::Opened))
+}
+
+/// The bounds of every WebSocket, whatever is spoken on it.
+pub(super) fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
     upgrade
         .max_message_size(limits::MAX_FRAME_BYTES)
         .max_frame_size(limits::MAX_FRAME_BYTES)
         .read_buffer_size(limits::READ_BUFFER_BYTES)
-        .on_upgrade(|socket| websocket::serve(socket, hub, Input::Opened))
 }
 
 async fn health(State(hub): State<Handle>) -> Result<Response, Stopping> {

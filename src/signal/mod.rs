@@ -2,8 +2,10 @@
 //!
 //! A request's way: [`listener`] accepts, [`http`] routes, [`websocket`] moves frames, [`hub`]
 //! owns all state and asks the one [`session`] of the socket, which asks the [`directory`].
+//! Peers who need no shard, because they send their media to one another, speak a [`dialect`].
 
 pub mod check;
+pub mod dialect;
 pub mod directory;
 pub mod figures;
 pub mod http;
@@ -30,6 +32,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 
 use crate::mailbox::{CommandSender, Report};
+use crate::signal::dialect::paths::Dialects;
 use crate::signal::directory::RoomOptions;
 use crate::signal::hub::Hub;
 
@@ -122,10 +125,12 @@ async fn run(
     listener.set_nonblocking(true).map_err(ServeError::Start)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Start)?;
     let (hub, handle) = Hub::new(clock(), &options, commands);
-    let app = http::router(handle, options.page);
+    let dialects = Dialects::start(clock(), &options);
+    let app = http::router(handle, options.page, dialects.routes(&options));
     let max_connections = options.limits.max_connections;
     let accepting = tokio::spawn(listener::accept(listener, app, max_connections));
     let served = hub.run(reports, shutdown, || accepting.abort()).await;
+    dialects.stop().await;
     served.map_err(|_| ServeError::ShardsEnded)
 }
 

@@ -39,6 +39,8 @@ pub enum Output {
 pub enum CloseCode {
     /// The client broke a rule.
     Policy,
+    /// Another socket has taken its place.
+    Replaced,
     /// The client's message is too long.
     TooBig,
     /// The server stops.

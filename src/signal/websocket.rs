@@ -215,6 +215,7 @@ async fn pump<I: From<(SocketId, Heard)>>(
 fn close(code: CloseCode) -> End {
     match code {
         CloseCode::Policy => End::Close(close_code::POLICY, "rate exceeded"),
+        CloseCode::Replaced => End::Close(close_code::POLICY, "replaced"),
         CloseCode::TooBig => End::Close(close_code::SIZE, "message too big"),
         CloseCode::GoingAway => STOPPING,
     }

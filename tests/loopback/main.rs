@@ -1,6 +1,7 @@
 //! The real binary on loopback: it starts, answers, survives bad input, and ends when asked.
 
 mod caller;
+mod dialects;
 mod server;
 
 use std::net::SocketAddr;

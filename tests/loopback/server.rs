@@ -119,7 +119,11 @@ impl Server {
     }
 
     pub(crate) async fn connect(&self) -> Socket {
-        let opening = connect_async(format!("ws://{}/ws", self.http));
+        self.connect_to("/ws").await
+    }
+
+    pub(crate) async fn connect_to(&self, path: &str) -> Socket {
+        let opening = connect_async(format!("ws://{}{path}", self.http));
         let opened = timeout(DEADLINE, opening).await.expect("it opens in time");
         Socket(opened.expect("it opens").0)
     }

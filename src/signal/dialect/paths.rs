@@ -1,0 +1,163 @@
+//! The dialects' paths under `/ws/`, and the tasks behind them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::id::RoomId;
+use crate::signal::dialect::call::Call;
+use crate::signal::dialect::mesh::Mesh;
+use crate::signal::dialect::p2p::P2p;
+use crate::signal::dialect::switchboard::{Figures, Input, Switchboard};
+use crate::signal::dialect::webrtc::Webrtc;
+use crate::signal::dialect::{Caller, Dialect, Name};
+use crate::signal::hub::{Handle, Stopping};
+use crate::signal::{Options, http, limits, websocket};
+
+/// The running dialects. Dropped, they end as well, but are not waited for.
+#[derive(Debug)]
+pub struct Dialects {
+    tasks: JoinSet<()>,
+    /// Dropping it is the message.
+    stop: watch::Sender<()>,
+    handles: Handles,
+}
+
+#[derive(Debug, Clone)]
+struct Handles {
+    webrtc: Handle<Input>,
+    call: Handle<Input>,
+    p2p: Handle<Input>,
+    mesh: Handle<Input>,
+}
+
+impl Dialects {
+    /// Starts them on the present runtime.
+    #[must_use]
+    pub fn start(now: Instant, options: &Options) -> Self {
+        let (stop, stopped) = watch::channel(());
+        let mut tasks = JoinSet::new();
+        let limits = Arc::new(options.limits.clone());
+        let rooms = &options.rooms;
+        let mut ends = Ends {
+            tasks: &mut tasks,
+            stopped,
+            limits,
+            now,
+        };
+        let handles = Handles {
+            webrtc: ends.spawn(Webrtc::new(rooms)),
+            call: ends.spawn(Call::new(rooms)),
+            p2p: ends.spawn(P2p::new(rooms)),
+            mesh: ends.spawn(Mesh::new(rooms)),
+        };
+        Self {
+            tasks,
+            stop,
+            handles,
+        }
+    }
+
+    /// Their paths.
+    pub fn routes<S: Clone + Send + Sync + 'static>(&self, options: &Options) -> Router<S> {
+        let ice_servers: Arc<[Value]> = options.ice_servers.clone().into();
+        let line = |handle: &Handle<Input>| {
+            get(open).with_state(Line {
+                handle: handle.clone(),
+                ice_servers: ice_servers.clone(),
+            })
+        };
+        let handles = &self.handles;
+        Router::new()
+            .route("/ws/webrtc", line(&handles.webrtc))
+            .route("/ws/call", line(&handles.call))
+            .route("/ws/p2p", line(&handles.p2p))
+            .route("/ws/mesh", line(&handles.mesh))
+            .route(
+                "/api/stats/dialects",
+                get(figures).with_state(handles.clone()),
+            )
+    }
+
+    /// Closes all their sockets, and waits a moment for that.
+    pub async fn stop(mut self) {
+        drop(self.stop);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// What each dialect's task is given.
+struct Ends<'a> {
+    tasks: &'a mut JoinSet<()>,
+    stopped: watch::Receiver<()>,
+    limits: Arc<limits::Options>,
+    now: Instant,
+}
+
+impl Ends<'_> {
+    fn spawn(&mut self, dialect: impl Dialect) -> Handle<Input> {
+        let (switchboard, handle) = Switchboard::new(dialect, self.now, self.limits.clone());
+        self.tasks.spawn(switchboard.run(self.stopped.clone()));
+        handle
+    }
+}
+
+/// Where a path leads.
+#[derive(Debug, Clone)]
+struct Line {
+    handle: Handle<Input>,
+    ice_servers: Arc<[Value]>,
+}
+
+/// What a client may write behind the path.
+#[derive(Debug, Deserialize)]
+struct Address {
+    token: Option<String>,
+    room: Option<String>,
+}
+
+async fn open(
+    State(line): State<Line>,
+    Query(address): Query<Address>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let Ok(room) = address.room.as_deref().map(RoomId::parse).transpose() else {
+        return (StatusCode::BAD_REQUEST, "this cannot be a room's name").into_response();
+    };
+    let caller = Caller {
+        name: address.token.as_deref().and_then(Name::parse),
+        room,
+        ice_servers: line.ice_servers.to_vec(),
+    };
+    http::bounded(upgrade).on_upgrade(move |socket| {
+        websocket::serve(socket, line.handle, |reply| Input::Opened(caller, reply))
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct AllFigures {
+    webrtc: Figures,
+    call: Figures,
+    p2p: Figures,
+    mesh: Figures,
+}
+
+async fn figures(State(handles): State<Handles>) -> Result<Response, Stopping> {
+    let all = AllFigures {
+        webrtc: handles.webrtc.ask(Input::Figures).await?,
+        call: handles.call.ask(Input::Figures).await?,
+        p2p: handles.p2p.ask(Input::Figures).await?,
+        mesh: handles.mesh.ask(Input::Figures).await?,
+    };
+    Ok(Json(all).into_response())
+}
