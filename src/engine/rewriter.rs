@@ -10,6 +10,7 @@ use str0m::rtp::SeqNo;
 
 use super::codec::vp8::PictureId;
 use super::codec::{Vp8Descriptor, Vp8Numbers};
+use super::egress::clock::StreamClock;
 use super::stats::Dropped;
 
 /// How far behind its source's newest packet a packet may be, in packets: more than a second of
@@ -20,6 +21,10 @@ pub const REORDER_PICTURES: u64 = 64 * PICTURE_WORDS as u64;
 /// Longest time that a switch shows in the timestamp. After a longer pause the stream goes on as
 /// if it had lasted this long: 2^31 ticks or more would read as a step back.
 pub const MAX_PAUSE: Duration = Duration::from_secs(3600);
+
+/// How far two layers' clocks may be from what their packets' arrivals say. A keyframe that a
+/// publisher paces, or sends again, comes later than the pictures before it did.
+pub const MAX_SKEW: Duration = Duration::from_secs(1);
 
 const PACKET_WORDS: usize = 16;
 const PICTURE_WORDS: usize = 2;
@@ -44,6 +49,17 @@ pub struct Rewriter {
     ahead: u32,
     /// What plays; `None` until the first packet after a switch.
     source: Option<Source>,
+    /// How the next source joins the last one, when they show the same scene.
+    joint: Option<Joint>,
+}
+
+/// Two layers of one track, whose pictures are of the same scene.
+#[derive(Debug, Clone, Copy)]
+struct Joint {
+    /// The clock of the layer that ended, as the slot shows it.
+    from: StreamClock,
+    /// The clock of the layer that begins.
+    to: StreamClock,
 }
 
 /// One packet of the source that plays.
@@ -107,6 +123,7 @@ impl Rewriter {
             timestamp_at: None,
             ahead: 0,
             source: None,
+            joint: None,
         }
     }
 
@@ -115,6 +132,24 @@ impl Rewriter {
     /// one that it must not begin with, are not to be given any more.
     pub fn switch(&mut self) {
         self.source = None;
+        self.joint = None;
+    }
+
+    /// As [`Self::switch`], to another layer of the same track: the timestamp steps by what passed
+    /// between the two pictures where they were taken, as these clocks say, and not by when they
+    /// came. `from` is the clock of the layer that ends, `to` of the one that begins, both from
+    /// sender reports or, before those, from first packets; where they contradict arrivals by more
+    /// than [`MAX_SKEW`], those count.
+    pub fn switch_layer(&mut self, from: StreamClock, to: StreamClock) {
+        let offset = self.timestamp_offset();
+        self.source = None;
+        // A switch that follows another before any packet goes on from the first.
+        let from = match (offset, self.joint) {
+            (Some(offset), _) => Some(from.in_slot(offset)),
+            (None, Some(joint)) => Some(joint.from),
+            (None, None) => None,
+        };
+        self.joint = from.map(|from| Joint { from, to });
     }
 
     /// Gives the packet its outgoing numbers; it must then be sent.
@@ -190,7 +225,13 @@ impl Rewriter {
     fn begin(&mut self, now: Instant, first: &Incoming) -> Source {
         let timestamp = match self.timestamp_at {
             Some(then) => {
-                let (step, ahead) = step(now - then, self.clock_rate, self.ahead);
+                let arrived = now.saturating_duration_since(then);
+                let elapsed = self
+                    .joint
+                    .take()
+                    .and_then(|joint| joint.elapsed(arrived, first.timestamp, self.timestamp))
+                    .unwrap_or(arrived);
+                let (step, ahead) = step(elapsed, self.clock_rate, self.ahead);
                 self.ahead = ahead;
                 self.timestamp.wrapping_add(step)
             }
@@ -238,6 +279,15 @@ impl Rewriter {
             self.sent_tl0 = number;
         }
         number
+    }
+}
+
+impl Joint {
+    /// What passed between the last picture and the first, if it can be true.
+    fn elapsed(&self, arrived: Duration, first: u32, last: u32) -> Option<Duration> {
+        let taken = self.to.micros_since(first, &self.from, last).max(0);
+        let taken = Duration::from_micros(taken.unsigned_abs());
+        (taken.abs_diff(arrived) <= MAX_SKEW).then_some(taken)
     }
 }
 
@@ -943,5 +993,74 @@ mod tests {
                 "round {round}"
             );
         }
+    }
+
+    /// The clock of a layer whose timestamp was `timestamp` at `at` milliseconds.
+    fn clock(at: u64, timestamp: u32) -> StreamClock {
+        use crate::engine::egress::clock::Ntp;
+        StreamClock::new(Ntp::from_unix(ms(at)), timestamp, CLOCK)
+    }
+
+    fn at(timestamp: u32) -> Incoming {
+        Incoming {
+            timestamp,
+            ..plain(0)
+        }
+    }
+
+    #[test]
+    fn layers_of_one_track_join_by_when_their_pictures_were_taken() {
+        // One layer began at 1000, the other at 500,000, both at 0 ms. The first's last picture
+        // was taken at 100 ms.
+        let (one, two) = (clock(0, 1000), clock(0, 500_000));
+        let taken = |ms: u32| 500_000 + ms * 90;
+        // The keyframe was taken then, in ms, and came so long after the picture before.
+        let table = [
+            (133, 33, 33 * 90),
+            (133, 250, 33 * 90),
+            // Of the same picture, or one before: a step forward all the same.
+            (100, 40, TICK),
+            (67, 90, TICK),
+            // Not to be believed.
+            (133, 1200, 1200 * 90),
+            (5000, 33, 33 * 90),
+        ];
+        for (key, arrived, step) in table {
+            let (mut rewriter, now) = (Rewriter::new(1.into(), 7, CLOCK), epoch());
+            let before = rewriter.rewrite(now, &at(1000 + 9000)).unwrap();
+            rewriter.switch_layer(one, two);
+            let after = rewriter
+                .rewrite(now + ms(arrived), &at(taken(key)))
+                .unwrap();
+            assert_eq!(after.timestamp - before.timestamp, step, "{key} {arrived}");
+        }
+    }
+
+    #[test]
+    fn a_hundred_layer_switches_lose_no_time_however_late_keyframes_come() {
+        let (mut rewriter, start) = (Rewriter::new(1.into(), 0, CLOCK), epoch());
+        let clocks = [clock(0, 1000), clock(0, 500_000)];
+        let starts = [1000_u32, 500_000];
+        let mut live = 0;
+        rewriter.rewrite(start, &at(1000)).unwrap();
+        for round in 1..=100_u32 {
+            rewriter.switch_layer(clocks[live], clocks[1 - live]);
+            live = 1 - live;
+            let taken = round * 400;
+            let late = u64::from(round * 37 % 200);
+            let now = start + ms(u64::from(taken) + late);
+            let out = rewriter.rewrite(now, &at(starts[live] + taken * 90));
+            assert_eq!(out.unwrap().timestamp, taken * 90, "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_layer_that_never_sent_joins_as_the_one_before_it() {
+        let (mut rewriter, now) = (Rewriter::new(1.into(), 0, CLOCK), epoch());
+        rewriter.rewrite(now, &at(1000)).unwrap();
+        rewriter.switch_layer(clock(0, 1000), clock(0, 500_000));
+        rewriter.switch_layer(clock(0, 500_000), clock(0, 70_000));
+        let out = rewriter.rewrite(now + ms(90), &at(70_000 + 4500)).unwrap();
+        assert_eq!(out.timestamp, 4500);
     }
 }

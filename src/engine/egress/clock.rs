@@ -152,6 +152,20 @@ impl StreamClock {
         }
     }
 
+    /// How many microseconds `timestamp` of this stream is after `before` of another one of the
+    /// same source; negative when it is earlier.
+    #[must_use]
+    pub fn micros_since(&self, timestamp: u32, other: &Self, before: u32) -> i64 {
+        let told = |clock: &Self, timestamp: u32| {
+            let ticks = i64::from(timestamp.wrapping_sub(clock.timestamp).cast_signed());
+            ticks * 1_000_000 / i64::from(clock.rate)
+        };
+        let apart = (i128::from(self.at.since(other.at)) * 1_000_000) >> 32;
+        (apart as i64)
+            .saturating_add(told(self, timestamp))
+            .saturating_sub(told(other, before))
+    }
+
     /// The timestamp that belongs to `at`, also where no packet has it.
     #[must_use]
     pub fn timestamp(&self, at: Ntp) -> u32 {
@@ -238,5 +252,14 @@ mod tests {
     fn a_time_before_the_report_has_an_earlier_timestamp() {
         let clock = StreamClock::new(ntp(2.0), 90_000, 90_000);
         assert_eq!(clock.timestamp(ntp(1.5)), 45_000);
+    }
+
+    #[test]
+    fn timestamps_of_two_streams_are_compared_by_their_clocks() {
+        let one = StreamClock::new(ntp(10.0), u32::MAX - 9_000, 90_000);
+        let two = StreamClock::new(ntp(8.0), 5_000, 90_000);
+        assert_eq!(two.micros_since(5_000, &one, u32::MAX - 9_000), -2_000_000);
+        assert_eq!(two.micros_since(194_000, &one, 81_000 - 1), -900_000);
+        assert_eq!(one.micros_since(90_000, &one, 0), 1_000_000);
     }
 }
