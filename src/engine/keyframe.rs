@@ -15,13 +15,24 @@ pub struct Options {
     pub max_tries: u8,
 }
 
+impl Options {
+    /// For the smaller of several layers: many viewers come and go on it, and a big keyframe of it
+    /// is still a small one.
+    pub const SMALL_LAYER: Self = Self {
+        min_interval: Duration::from_secs(1),
+        ..Self::LAYER
+    };
+    /// For the biggest layer, or the only one.
+    pub const LAYER: Self = Self {
+        min_interval: Duration::from_millis(500),
+        max_interval: Duration::from_secs(2),
+        max_tries: 8,
+    };
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            min_interval: Duration::from_millis(500),
-            max_interval: Duration::from_secs(2),
-            max_tries: 8,
-        }
+        Self::LAYER
     }
 }
 
@@ -55,6 +66,11 @@ impl KeyframeRequests {
             sent_at: None,
             wanted: None,
         }
+    }
+
+    /// Paces otherwise from the next request on: the layer's place among the others changed.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options;
     }
 
     /// Somebody needs a keyframe. Joins those who already wait for one.
@@ -214,6 +230,25 @@ mod tests {
         };
         let meanwhile = [(0, What::Request), (700, What::Request)];
         assert_eq!(run(options, &meanwhile, 9000), [0, 500, 1500, 3500, 5500]);
+    }
+
+    #[test]
+    fn a_smaller_layer_is_asked_less_often() {
+        let happenings = [
+            (0, What::Request),
+            (50, What::Keyframe),
+            (60, What::Request),
+        ];
+        let sent = run(Options::SMALL_LAYER, &happenings, 6000);
+        assert_eq!(sent, [0, 1000, 2000, 4000, 6000]);
+        let mut requests = KeyframeRequests::new(Options::SMALL_LAYER);
+        let start = epoch();
+        requests.request(start);
+        assert!(requests.poll(start));
+        requests.keyframe_seen();
+        requests.set_options(Options::LAYER);
+        requests.request(start);
+        assert_eq!(requests.wakeup(), Some(start + Duration::from_millis(500)));
     }
 
     proptest! {
