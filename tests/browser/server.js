@@ -65,6 +65,11 @@ export class Server {
     return get('/api/stats');
   }
 
+  /** What each of the dialects has counted. */
+  dialects() {
+    return get('/api/stats/dialects');
+  }
+
   /** Waits until so many participants are left. */
   untilParticipants(count, seconds = 10) {
     return until(
