@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use corelay::engine::command::{Command, Event};
+use corelay::engine::command::{Command, Event, Permissions};
 use corelay::engine::dtls::Identity;
 use corelay::engine::{Arrival, Datagram, Engine, Options, Output};
 use corelay::id::{PeerId, RoomId, ShardId};
@@ -197,8 +197,14 @@ impl Room {
         for index in 0..self.clients.len() {
             let peer = PeerId::new(index as u64);
             let room = RoomId::parse("bench").expect("a good name");
-            self.engine
-                .handle_command(self.now, Command::Join { room, peer });
+            self.engine.handle_command(
+                self.now,
+                Command::Join {
+                    room,
+                    peer,
+                    permissions: Permissions::ALL,
+                },
+            );
             let direction = if index == 0 {
                 Direction::SendOnly
             } else {

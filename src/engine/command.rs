@@ -11,6 +11,31 @@ pub enum Command {
         room: RoomId,
         /// The participant.
         peer: PeerId,
+        /// What it may do there.
+        permissions: Permissions,
+    },
+    /// From here on a peer may do this.
+    Permit {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        permissions: Permissions,
+    },
+    /// A peer wants to watch these tracks, or does not. At first it wants all there are.
+    Subscribe {
+        /// Who watches.
+        peer: PeerId,
+        /// Tracks of others in its room.
+        tracks: Vec<TrackId>,
+        /// Whether it wants them.
+        is_wanted: bool,
+    },
+    /// A track is played to nobody, or again to whoever wants it.
+    Silence {
+        /// Which.
+        track: TrackId,
+        /// Whether it is played to nobody.
+        is_silent: bool,
     },
     /// An SDP offer from the client. Answered by [`Event::Answer`] or [`Event::Refused`].
     Offer {
@@ -78,6 +103,15 @@ pub enum Event {
         /// What.
         track: TrackInfo,
     },
+    /// An m-line of the latest offer sends what the peer may not publish: it is not forwarded.
+    NotPublished {
+        /// Who offered.
+        peer: PeerId,
+        /// The m-line's `a=mid`.
+        mid: String,
+        /// What it sends.
+        source: Source,
+    },
     /// A track is gone.
     TrackUnpublished {
         /// Where.
@@ -121,6 +155,52 @@ pub enum Source {
     Screen,
     /// The sound of a shared screen.
     ScreenAudio,
+}
+
+/// What a peer may do in its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Permissions {
+    /// May publish [`Source::Microphone`].
+    pub microphone: bool,
+    /// May publish [`Source::Camera`].
+    pub camera: bool,
+    /// May publish [`Source::Screen`].
+    pub screen: bool,
+    /// May publish [`Source::ScreenAudio`].
+    pub screen_audio: bool,
+    /// May watch and hear others.
+    pub subscribe: bool,
+}
+
+impl Permissions {
+    /// Everything.
+    pub const ALL: Self = Self {
+        microphone: true,
+        camera: true,
+        screen: true,
+        screen_audio: true,
+        subscribe: true,
+    };
+
+    /// Nothing but being there.
+    pub const NONE: Self = Self {
+        microphone: false,
+        camera: false,
+        screen: false,
+        screen_audio: false,
+        subscribe: false,
+    };
+
+    /// Whether a track from there may be published.
+    #[must_use]
+    pub fn may_publish(&self, source: Source) -> bool {
+        match source {
+            Source::Microphone => self.microphone,
+            Source::Camera => self.camera,
+            Source::Screen => self.screen,
+            Source::ScreenAudio => self.screen_audio,
+        }
+    }
 }
 
 /// A published track, as other participants may know it.

@@ -5,17 +5,24 @@ use std::time::Instant;
 use str0m::Candidate;
 
 use super::arena::Key;
-use super::command::{self, CloseReason, Event, Kind, Refusal, Source, TrackInfo};
+use super::command::{self, CloseReason, Event, Kind, Permissions, Refusal, Source, TrackInfo};
 use super::egress::history::HistoryId;
 use super::limits::SHARD_PEERS;
 use super::peer::Peer;
 use super::room::{Room, info_of, play_wanted, source_for};
 use super::track::Track;
+use super::wishes::Wish;
 use super::{Engine, Output, negotiation};
 use crate::id::{PeerId, RoomId};
 
 impl Engine {
-    pub(super) fn join(&mut self, now: Instant, room: RoomId, id: PeerId) {
+    pub(super) fn join(
+        &mut self,
+        now: Instant,
+        room: RoomId,
+        id: PeerId,
+        permissions: Permissions,
+    ) {
         if let Some(old) = self.peer_names.get(&id) {
             self.close(now, *old, CloseReason::Left);
         }
@@ -53,6 +60,7 @@ impl Engine {
             .get_mut(room_key)
             .expect("a room lives as long as its peers");
         room.peers.push(key);
+        room.wishes.insert(key, Wish::new(permissions));
         self.request_offer(key, true);
     }
 
@@ -169,6 +177,7 @@ impl Engine {
             .expect("a room lives as long as its peers");
         let name = room.id.clone();
         room.peers.retain(|other| *other != key);
+        room.wishes.remove(&key);
         if room.peers.is_empty() {
             self.rooms.remove(room_key);
             self.room_names.remove(&name);
@@ -234,12 +243,13 @@ impl Engine {
         }
     }
 
-    fn unpublish(&mut self, key: Key<Track>) {
+    pub(super) fn unpublish(&mut self, key: Key<Track>) {
         let Some(track) = self.tracks.remove(key) else {
             return;
         };
         if let Some(room) = self.rooms.get_mut(track.room) {
             room.tracks.retain(|other| *other != key);
+            room.forget(track.info.id);
             let room = room.id.clone();
             self.tell(Event::TrackUnpublished {
                 room,
@@ -254,18 +264,25 @@ impl Engine {
         key: Key<Peer>,
         sources: &[(String, Source)],
     ) -> Vec<(RoomId, TrackInfo)> {
+        let permissions = self.permissions_of(key);
         let Some(peer) = self.peers.get_mut(key) else {
             return Vec::new();
         };
+        let id = peer.id;
         let formats = peer.formats();
         let mut published = Vec::new();
         let mut gone = Vec::new();
+        let mut refused = Vec::new();
         for index in 0..peer.lines.len() {
             let line = peer.lines[index];
             match (peer.publishes(line.mid), line.track) {
                 (true, None) => {
                     let said = sources.iter().find(|(mid, _)| *mid == *line.mid);
                     let source = source_for(line.kind, said.map(|(_, source)| *source));
+                    if !permissions.may_publish(source) {
+                        refused.push((line.mid.to_string(), source));
+                        continue;
+                    }
                     let info = TrackInfo {
                         id: peer.name_track(),
                         kind: line.kind,
@@ -302,6 +319,10 @@ impl Engine {
         for track in gone {
             self.unpublish(track);
         }
+        for (mid, source) in refused {
+            let peer = id;
+            self.tell(Event::NotPublished { peer, mid, source });
+        }
         published
             .into_iter()
             .map(|(_, info)| (name.clone(), info))
@@ -315,7 +336,12 @@ impl Engine {
         }
     }
 
-    fn refresh_peers(&mut self, now: Instant, room: Key<Room>, except: Option<Key<Peer>>) {
+    pub(super) fn refresh_peers(
+        &mut self,
+        now: Instant,
+        room: Key<Room>,
+        except: Option<Key<Peer>>,
+    ) {
         let Some(room) = self.rooms.get(room) else {
             return;
         };

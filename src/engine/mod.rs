@@ -30,6 +30,7 @@ pub mod stats;
 mod streams;
 mod subscription;
 mod track;
+mod wishes;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -230,7 +231,18 @@ impl Engine {
     pub fn handle_command(&mut self, now: Instant, command: Command) {
         self.now = self.now.max(now);
         match command {
-            Command::Join { room, peer } => self.join(now, room, peer),
+            Command::Join {
+                room,
+                peer,
+                permissions,
+            } => self.join(now, room, peer, permissions),
+            Command::Permit { peer, permissions } => self.permit(now, peer, permissions),
+            Command::Subscribe {
+                peer,
+                tracks,
+                is_wanted,
+            } => self.subscribe(now, peer, tracks, is_wanted),
+            Command::Silence { track, is_silent } => self.silence(now, track, is_silent),
             Command::Offer { peer, sdp, sources } => self.offer(now, peer, &sdp, &sources),
             Command::Candidate { peer, candidate } => self.candidate(peer, &candidate),
             Command::Leave { peer } => self.leave(now, peer),

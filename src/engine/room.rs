@@ -1,10 +1,13 @@
 //! Slow path: who is in a room, what they publish, which slot plays what.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::arena::{Arena, Key};
 use super::command::{Kind, Source, TrackInfo};
 use super::peer::Peer;
 use super::track::{Track, Watcher};
-use crate::id::RoomId;
+use super::wishes::Wish;
+use crate::id::{RoomId, TrackId};
 
 /// The peers of a room and what they publish.
 #[derive(Debug)]
@@ -15,6 +18,10 @@ pub(crate) struct Room {
     pub(crate) peers: Vec<Key<Peer>>,
     /// What can be watched, in the order it was published.
     pub(crate) tracks: Vec<Key<Track>>,
+    /// What each peer may do and does not want.
+    pub(crate) wishes: BTreeMap<Key<Peer>, Wish>,
+    /// Tracks that are played to nobody.
+    pub(crate) silenced: BTreeSet<TrackId>,
 }
 
 impl Room {
@@ -23,24 +30,37 @@ impl Room {
             id,
             peers: Vec::new(),
             tracks: Vec::new(),
+            wishes: BTreeMap::new(),
+            silenced: BTreeSet::new(),
         }
     }
 
-    /// The tracks of a kind that others than `viewer` publish.
+    /// Forgets a track that is gone.
+    pub(crate) fn forget(&mut self, track: TrackId) {
+        self.silenced.remove(&track);
+        for wish in self.wishes.values_mut() {
+            wish.unwanted.remove(&track);
+        }
+    }
+
+    /// The tracks of a kind that others than `viewer` publish and that it may and wants to watch.
     pub(crate) fn wanted(
         &self,
         tracks: &Arena<Track>,
         viewer: Key<Peer>,
         kind: Kind,
     ) -> Vec<Key<Track>> {
+        let wish = self.wishes.get(&viewer);
+        let is_wanted = |track: &Track| {
+            track.publisher != viewer
+                && track.info.kind == kind
+                && wish.is_none_or(|wish| wish.wants(track.info.id))
+                && !self.silenced.contains(&track.info.id)
+        };
         self.tracks
             .iter()
             .copied()
-            .filter(|key| {
-                tracks
-                    .get(*key)
-                    .is_some_and(|track| track.publisher != viewer && track.info.kind == kind)
-            })
+            .filter(|key| tracks.get(*key).is_some_and(is_wanted))
             .collect()
     }
 }

@@ -279,7 +279,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::engine::command::Command;
+    use crate::engine::command::{Command, Permissions};
     use crate::engine::dtls::Identity;
     use crate::id::{PeerId, RoomId};
 
@@ -354,7 +354,13 @@ mod tests {
             for commands in &shards.commands {
                 let room = RoomId::parse("room").unwrap();
                 let peer = PeerId::new(commands.shard().index() as u64);
-                commands.try_send(Command::Join { room, peer }).unwrap();
+                commands
+                    .try_send(Command::Join {
+                        room,
+                        peer,
+                        permissions: Permissions::ALL,
+                    })
+                    .unwrap();
             }
             reaches(&mut reports, "commands", 2).await;
             drop(sender);
@@ -373,7 +379,11 @@ mod tests {
             for round in 1..=200 {
                 let (room, peer) = (RoomId::parse("room").unwrap(), PeerId::new(round));
                 shards.commands[0]
-                    .try_send(Command::Join { room, peer })
+                    .try_send(Command::Join {
+                        room,
+                        peer,
+                        permissions: Permissions::ALL,
+                    })
                     .unwrap();
                 let (room, peer) = (RoomId::parse("room").unwrap(), PeerId::new(round));
                 let _ = (room, shards.commands[0].try_send(Command::Leave { peer }));

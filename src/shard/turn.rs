@@ -397,7 +397,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::engine::command::Event;
+    use crate::engine::command::{Event, Permissions};
     use crate::engine::dtls::Identity;
     use crate::engine::stats::Dropped;
     use crate::id::{PeerId, RoomId};
@@ -509,6 +509,7 @@ mod tests {
                 .try_send(Command::Join {
                     room,
                     peer: PeerId::new(number),
+                    permissions: Permissions::ALL,
                 })
                 .unwrap();
         }

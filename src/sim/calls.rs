@@ -13,7 +13,7 @@ use str0m::format::Codec;
 use super::client::{self, Client};
 use super::clock;
 use super::publish::Publish;
-use crate::engine::command::{Command, Event, Source};
+use crate::engine::command::{Command, Event, Permissions, Source};
 use crate::engine::{Arrival, Datagram, Engine, Handoff, Options, Output};
 use crate::id::{PeerId, RoomId, ShardId};
 
@@ -175,7 +175,11 @@ impl Shards {
             _ => {
                 let name = ["one", "two"][input.below(2)];
                 let room = RoomId::parse(name).expect("a good name");
-                Command::Join { room, peer }
+                Command::Join {
+                    room,
+                    peer,
+                    permissions: Permissions::ALL,
+                }
             }
         }
     }

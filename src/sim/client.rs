@@ -20,7 +20,7 @@ use str0m::{Candidate, Input, Output as RtcOutput, Rtc, RtcConfig, RtcError};
 use super::encoder::{self, Encoder, Stamp, Vp8Ids};
 use super::publish::Publish;
 use super::received::{Line, Received};
-use crate::engine::command::{Command, Event, Kind, Slot, Source};
+use crate::engine::command::{Command, Event, Kind, Permissions, Slot, Source};
 use crate::engine::dtls::Identity;
 use crate::id::{PeerId, RoomId};
 
@@ -146,7 +146,11 @@ impl Client {
             restart_ice: false,
             directions: Vec::new(),
             mids: BTreeMap::new(),
-            outbox: VecDeque::from([Output::Command(Command::Join { room, peer })]),
+            outbox: VecDeque::from([Output::Command(Command::Join {
+                room,
+                peer,
+                permissions: Permissions::ALL,
+            })]),
         }
     }
 

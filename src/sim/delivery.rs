@@ -201,6 +201,7 @@ impl World {
                 *peer
             }
             Event::Refused { peer, .. }
+            | Event::NotPublished { peer, .. }
             | Event::RequestOffer { peer, .. }
             | Event::Connected { peer } => *peer,
         };

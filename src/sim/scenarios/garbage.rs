@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::room;
-use crate::engine::command::{Command, Event, Refusal};
+use crate::engine::command::{Command, Event, Permissions, Refusal};
 use crate::engine::stats::Dropped;
 use crate::id::{PeerId, RoomId};
 use crate::sim::calls::forged_binding;
@@ -173,7 +173,14 @@ fn bad_commands_are_refused_and_harm_nobody() {
         [Refusal::NotJoined, Refusal::NotJoined]
     );
     let room = RoomId::parse("room").unwrap();
-    world.command(0, Command::Join { room, peer: ghost });
+    world.command(
+        0,
+        Command::Join {
+            room,
+            peer: ghost,
+            permissions: Permissions::ALL,
+        },
+    );
     for sdp in [
         "",
         "no sdp at all",

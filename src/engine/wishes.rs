@@ -1,0 +1,141 @@
+//! What a peer may do in its room, and what it does not want to watch.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::Engine;
+use super::arena::Key;
+use super::command::Permissions;
+use super::peer::Peer;
+use crate::id::{PeerId, TrackId};
+
+/// One peer's part in what its room plays to it.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    /// What it may do.
+    pub(crate) permissions: Permissions,
+    /// Tracks in the room that are not played to it.
+    pub(crate) unwanted: BTreeSet<TrackId>,
+}
+
+impl Wish {
+    /// To watch everything that may be watched.
+    pub(crate) fn new(permissions: Permissions) -> Self {
+        Self {
+            permissions,
+            unwanted: BTreeSet::new(),
+        }
+    }
+
+    /// Whether a track is to be played to it.
+    pub(crate) fn wants(&self, track: TrackId) -> bool {
+        self.permissions.subscribe && !self.unwanted.contains(&track)
+    }
+}
+
+impl Engine {
+    /// From here on a peer may do this. What it publishes and may not is gone at once; what it
+    /// may publish besides comes with its next offer.
+    pub(super) fn permit(&mut self, now: Instant, id: PeerId, permissions: Permissions) {
+        let Some(key) = self.peer_names.get(&id).copied() else {
+            return;
+        };
+        let Some(wish) = self.wish_mut(key) else {
+            return;
+        };
+        wish.permissions = permissions;
+        self.unpublish_forbidden(key, permissions);
+        self.refresh_all(now, key);
+    }
+
+    fn unpublish_forbidden(&mut self, key: Key<Peer>, permissions: Permissions) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        let mut gone = Vec::new();
+        for line in &mut peer.lines {
+            let track = line.track.and_then(|track| self.tracks.get(track));
+            if track.is_some_and(|track| !permissions.may_publish(track.info.source)) {
+                gone.extend(line.track.take());
+            }
+        }
+        for track in gone {
+            self.unpublish(track);
+        }
+    }
+
+    /// From here on these tracks are played to a peer, or not.
+    pub(super) fn subscribe(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        tracks: Vec<TrackId>,
+        is_wanted: bool,
+    ) {
+        let Some(key) = self.peer_names.get(&id).copied() else {
+            return;
+        };
+        let published = self.published_in_room_of(key);
+        let Some(wish) = self.wish_mut(key) else {
+            return;
+        };
+        for track in tracks {
+            if is_wanted {
+                wish.unwanted.remove(&track);
+            } else if published.contains(&track) {
+                wish.unwanted.insert(track);
+            }
+        }
+        self.refresh_all(now, key);
+    }
+
+    /// From here on a track is played to nobody, or to whoever wants it.
+    pub(super) fn silence(&mut self, now: Instant, track: TrackId, is_silent: bool) {
+        let Some(key) = self.peer_names.get(&track.peer).copied() else {
+            return;
+        };
+        let is_published = self.published_in_room_of(key).contains(&track);
+        let room = self.peers.get(key).map(|peer| peer.room);
+        let Some(room) = room.and_then(|room| self.rooms.get_mut(room)) else {
+            return;
+        };
+        if !is_silent {
+            room.silenced.remove(&track);
+        } else if is_published {
+            room.silenced.insert(track);
+        }
+        self.refresh_all(now, key);
+    }
+
+    /// What a peer may do: everything, unless its room says otherwise.
+    pub(super) fn permissions_of(&self, key: Key<Peer>) -> Permissions {
+        let room = self
+            .peers
+            .get(key)
+            .and_then(|peer| self.rooms.get(peer.room));
+        let wish = room.and_then(|room| room.wishes.get(&key));
+        wish.map_or(Permissions::ALL, |wish| wish.permissions)
+    }
+
+    fn wish_mut(&mut self, key: Key<Peer>) -> Option<&mut Wish> {
+        let room = self.peers.get(key)?.room;
+        self.rooms.get_mut(room)?.wishes.get_mut(&key)
+    }
+
+    fn published_in_room_of(&self, key: Key<Peer>) -> BTreeSet<TrackId> {
+        let room = self
+            .peers
+            .get(key)
+            .and_then(|peer| self.rooms.get(peer.room));
+        let tracks = room.into_iter().flat_map(|room| &room.tracks);
+        tracks
+            .filter_map(|track| Some(self.tracks.get(*track)?.info.id))
+            .collect()
+    }
+
+    fn refresh_all(&mut self, now: Instant, key: Key<Peer>) {
+        if let Some(peer) = self.peers.get(key) {
+            self.refresh_peers(now, peer.room, None);
+        }
+    }
+}
