@@ -7,6 +7,7 @@
 
 pub mod environment;
 pub mod flags;
+mod keys;
 pub mod media;
 mod options;
 pub mod reach;
@@ -108,7 +109,7 @@ impl Config {
             let what = format!("the list has {count} qualities; 1 to 3 are possible");
             return Err(media.problem("video.simulcast", what));
         }
-        unsupported::refuse_false_safety(&webrtc.origin, &webrtc.text, &self.file)
+        Ok(())
     }
 }
 
@@ -181,14 +182,14 @@ mod tests {
         }
         for path in [
             "webrtc.ice_servers",
+            "security.token_keys",
             "video.codecs",
             "video.simulcast",
             "audio.codecs",
         ] {
-            let text = if path.starts_with("webrtc") {
-                WEBRTC
-            } else {
-                MEDIA
+            let text = match path.split('.').next() {
+                Some("video" | "audio") => MEDIA,
+                _ => WEBRTC,
             };
             told(text, path);
         }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser as _;
-use corelay::config::flags::{Action, CommandLine};
+use corelay::config::flags::{Action, CommandLine, TokenRequest};
 use corelay::config::reach::{self, Reach};
 use corelay::config::{Config, unsupported};
 use corelay::engine::dtls::Identity;
@@ -47,12 +47,26 @@ fn main() -> ExitCode {
         }
     };
     flags.apply(&mut config);
-    warn_of_settings(&config, &variables);
-    if line.action == Some(Action::CheckConfig) {
-        say(&format!("The configuration is fine.\n\n{}", plan(&config)));
-        return ExitCode::SUCCESS;
+    let is_server = !matches!(line.action, Some(Action::Token(_)));
+    if is_server {
+        warn_of_settings(&config, &variables);
     }
-    match serve(&config) {
+    let options = match config.signal_options() {
+        Ok(options) => options,
+        Err(problem) => {
+            complain(&problem.to_string());
+            return ExitCode::from(BAD_USAGE);
+        }
+    };
+    match &line.action {
+        Some(Action::CheckConfig) => {
+            say(&format!("The configuration is fine.\n\n{}", plan(&config)));
+            return ExitCode::SUCCESS;
+        }
+        Some(Action::Token(wanted)) => return mint(wanted, &options.access),
+        None | Some(Action::Serve) => {}
+    }
+    match serve(&config, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());
@@ -72,9 +86,23 @@ enum Stopped {
     Randomness(io::Error),
 }
 
+/// Prints a token, and nothing else, so that it can be piped.
+fn mint(wanted: &TokenRequest, access: &signal::access::Options) -> ExitCode {
+    let claims = wanted.claims(signal::unix_time());
+    match signal::token::mint(&claims, &access.keys) {
+        Ok(token) => {
+            say(&format!("{token}\n"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(BAD_USAGE)
+        }
+    }
+}
+
 /// Runs until SIGTERM or SIGINT.
-fn serve(config: &Config) -> Result<(), Stopped> {
-    let options = config.signal_options();
+fn serve(config: &Config, options: signal::Options) -> Result<(), Stopped> {
     let listener = signal::bind(&options)?;
     let identity = Identity::generate();
     let mut random = File::open("/dev/urandom").map_err(Stopped::Randomness)?;
@@ -94,7 +122,7 @@ fn serve(config: &Config) -> Result<(), Stopped> {
     let http = listener.local_addr().unwrap_or(options.listen);
     let candidates = reach::candidates(announced, shards.udp);
     say(&greeting(http, &shards, &candidates));
-    warn_of_reach(http, &candidates);
+    warn_of_reach(http, &candidates, options.access.require_auth);
     let commands = shards.commands.clone();
     let served = signal::serve(options, listener, commands, received, asked_to_end());
     shards.stop();
@@ -103,15 +131,17 @@ fn serve(config: &Config) -> Result<(), Stopped> {
 }
 
 /// Tells of clients that will not reach the media port, and of strangers that reach the page.
-fn warn_of_reach(http: SocketAddr, candidates: &[SocketAddr]) {
+fn warn_of_reach(http: SocketAddr, candidates: &[SocketAddr], require_auth: bool) {
     let local = http.ip().is_loopback();
     if let Some(warning) = reach::warning(candidates)
         && !(local && reach::widest(candidates) == Reach::Machine)
     {
         warn!("{warning}");
     }
-    if !local {
-        warn!("whoever reaches {http} can join any room: this version asks for no tokens");
+    if !local && !require_auth {
+        warn!(
+            "whoever reaches {http} can join any room and use the API: set security.require_auth"
+        );
     }
 }
 

@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use super::Config;
 use super::sections::{Driver, Steering};
 use super::value::{Endpoint, Host, Shards, Whole};
+use crate::id::RoomId;
+use crate::signal::token::{Claims, VideoGrant};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,6 +17,7 @@ Examples:
   corelay --config config/webrtc.yaml          options from a file
   corelay --http 127.0.0.1:8443 --shards 2     two shards, page only on this machine
   corelay check-config --config my.yaml        what is wrong with my.yaml?
+  corelay token --room r --identity ada        a token for Ada, to join room r
 
 Every option of config/webrtc.yaml and config/media.yaml can be set in the environment too:
 rooms.max_participants is CORELAY_ROOMS_MAX_PARTICIPANTS. CORELAY_CONFIG and CORELAY_MEDIA name
@@ -35,12 +38,74 @@ pub struct CommandLine {
 }
 
 /// What the program is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Action {
     /// Run the server (this is what happens without a command)
     Serve,
     /// Read the whole configuration, say what is wrong with it or what would run, and end
     CheckConfig,
+    /// Mint a token for a participant, signed with the first shared secret there is
+    Token(TokenRequest),
+}
+
+/// What a token that is to be minted says.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct TokenRequest {
+    /// The room it is for
+    #[arg(long, value_name = "NAME", value_parser = room)]
+    pub room: RoomId,
+    /// Who shows it; a room has one participant of an identity at a time
+    #[arg(long, value_name = "ID")]
+    pub identity: String,
+    /// What to call the participant
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// How long it holds, in minutes
+    #[arg(long, value_name = "MINUTES", default_value_t = 360)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=5_256_000))]
+    pub minutes: u32,
+    /// May not publish anything
+    #[arg(long)]
+    pub no_publish: bool,
+    /// May not watch or hear anyone
+    #[arg(long)]
+    pub no_subscribe: bool,
+    /// The others do not learn of this participant, which may not publish
+    #[arg(long)]
+    pub hidden: bool,
+    /// May use the API: remove and mute participants of the room; make, list and delete rooms
+    #[arg(long)]
+    pub admin: bool,
+}
+
+impl TokenRequest {
+    /// The claims of the token, minted at `now` in seconds since 1970.
+    #[must_use]
+    pub fn claims(&self, now: u64) -> Claims {
+        let publish = (self.no_publish || self.hidden).then_some(false);
+        Claims {
+            sub: Some(self.identity.clone()),
+            name: self.name.clone(),
+            exp: (now + u64::from(self.minutes) * 60) as f64,
+            video: VideoGrant {
+                room_join: true,
+                room: self.room.to_string(),
+                can_publish: publish,
+                can_subscribe: self.no_subscribe.then_some(false),
+                hidden: self.hidden,
+                room_admin: self.admin,
+                room_create: self.admin,
+                room_list: self.admin,
+                room_record: self.admin,
+                ..VideoGrant::default()
+            },
+            ..Claims::default()
+        }
+    }
+}
+
+fn room(name: &str) -> Result<RoomId, String> {
+    RoomId::parse(name).map_err(|e| e.to_string())
 }
 
 /// The flags of every action.
@@ -171,6 +236,8 @@ mod tests {
         for line in [
             "corelay --http 8080",
             "corelay --shards 0",
+            "corelay token --room r",
+            "corelay token --room a/b --identity ada",
             "corelay --driver kqueue",
             "corelay run",
         ] {

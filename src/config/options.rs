@@ -2,14 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Config;
+use super::read::Problem;
 use super::sections::{Driver, Steering};
 use super::value::{Shards, Whole};
 use crate::engine::dtls::Identity;
 use crate::id::ShardId;
 use crate::shard::{DriverChoice, SteeringChoice};
 use crate::signal::directory::RoomOptions;
+use crate::signal::{addresses, limits};
 use crate::{engine, shard, signal};
 
 impl Config {
@@ -59,22 +62,39 @@ impl Config {
     }
 
     /// What the signalling thread is told.
-    #[must_use]
-    pub fn signal_options(&self) -> signal::Options {
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] names the first key or file that cannot be used.
+    pub fn signal_options(&self) -> Result<signal::Options, Problem> {
         let rooms = &self.file.rooms;
+        let rates = &self.file.security.rate_limit;
         let ice_servers = self.file.webrtc.ice_servers.iter().map(|server| {
             serde_json::to_value(server).expect("an ICE server is made of texts and lists")
         });
-        signal::Options {
+        Ok(signal::Options {
+            access: self.access()?,
             listen: self.http(),
             ice_servers: ice_servers.collect(),
             rooms: RoomOptions {
                 max_rooms: count(rooms.max_rooms),
                 max_participants: count(rooms.max_participants),
                 auto_create: rooms.auto_create,
+                idle_timeout: seconds(rooms.idle_timeout),
+                per_address: addresses::Options {
+                    enabled: rates.enabled,
+                    max_rooms: count(rates.max_rooms_per_ip),
+                    max_participants: count(rates.max_participants_per_ip),
+                    max_sockets: count(rates.max_sockets_per_ip),
+                    joins_per_second: rates.joins_per_second_per_ip.value(),
+                },
+            },
+            limits: limits::Options {
+                resume_timeout: seconds(rooms.resume_timeout),
+                ..limits::Options::default()
             },
             ..signal::Options::default()
-        }
+        })
     }
 
     /// Where the page and the WebSocket are.
@@ -88,6 +108,10 @@ impl Config {
 
 fn count<const MIN: u64, const MAX: u64>(number: Whole<MIN, MAX>) -> usize {
     usize::try_from(number.value()).expect("the type allows what fits")
+}
+
+fn seconds<const MIN: u64, const MAX: u64>(number: Whole<MIN, MAX>) -> Duration {
+    Duration::from_secs(number.value())
 }
 
 fn slots(number: Whole<0, 100>) -> u8 {
@@ -120,7 +144,7 @@ performance: {worker_threads: 7, driver: epoll, steering: cbpf}
         assert_eq!(shard.driver, DriverChoice::Epoll);
         assert_eq!(shard.steering, SteeringChoice::Cbpf);
 
-        let signal = config.signal_options();
+        let signal = config.signal_options().unwrap();
         assert_eq!(signal.listen.to_string(), "127.0.0.1:81");
         assert_eq!(signal.rooms.max_rooms, 3);
         assert_eq!(signal.rooms.max_participants, 4);

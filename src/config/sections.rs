@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{Announced, Endpoint, Host, IceUrl, Shards, Whole};
+use super::value::{Announced, Endpoint, HeaderField, Host, IceUrl, Secret, Shards, Whole};
 
 /// A bit rate, in bit/s.
 pub type BitsPerSecond = Whole<10_000, 1_000_000_000>;
@@ -95,6 +95,8 @@ pub struct Rooms {
     pub auto_create: bool,
     /// How long an empty room is kept, in seconds.
     pub idle_timeout: Seconds,
+    /// How long a participant that lost its WebSocket may take to come back, in seconds.
+    pub resume_timeout: Whole<0, 3_600>,
     /// Video m-lines a client is asked to receive on.
     pub max_video_slots: Whole<0, 100>,
     /// Audio m-lines a client is asked to receive on.
@@ -135,15 +137,33 @@ pub enum Container {
 }
 
 /// Section `security`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Security {
     /// Whether joining needs a token.
     pub require_auth: bool,
     /// The HTTP header a token may come in.
-    pub auth_token_header: String,
+    pub auth_token_header: HeaderField,
+    /// The shared secret of tokens that name no key.
+    pub token_secret: Secret,
+    /// More keys of tokens.
+    pub token_keys: Vec<TokenKey>,
     /// Limits for one client address.
     pub rate_limit: RateLimit,
+}
+
+/// One entry of `security.token_keys`: a secret, or a file with a public key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenKey {
+    /// What tokens call it, in `kid` or `iss`.
+    pub id: String,
+    /// A shared secret, for HS256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
+    /// A file with a public key in PEM, for RS256 or EdDSA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
 }
 
 /// Section `security.rate_limit`.
@@ -156,6 +176,10 @@ pub struct RateLimit {
     pub max_rooms_per_ip: Whole<1, 1_000_000>,
     /// Participants one address may bring.
     pub max_participants_per_ip: Whole<1, 1_000_000>,
+    /// WebSockets one address may have open.
+    pub max_sockets_per_ip: Whole<1, 1_000_000>,
+    /// Joins per second from one address.
+    pub joins_per_second_per_ip: Whole<1, 1_000_000>,
 }
 
 /// Section `performance`.
@@ -250,6 +274,7 @@ impl Default for Rooms {
             max_participants: const { Whole::new(100) },
             auto_create: true,
             idle_timeout: const { Whole::new(3_600) },
+            resume_timeout: const { Whole::new(30) },
             max_video_slots: const { Whole::new(9) },
             max_audio_slots: const { Whole::new(9) },
         }
@@ -271,22 +296,14 @@ impl Default for Recording {
     }
 }
 
-impl Default for Security {
-    fn default() -> Self {
-        Self {
-            require_auth: false,
-            auth_token_header: "X-Auth-Token".to_owned(),
-            rate_limit: RateLimit::default(),
-        }
-    }
-}
-
 impl Default for RateLimit {
     fn default() -> Self {
         Self {
             enabled: false,
             max_rooms_per_ip: const { Whole::new(10) },
             max_participants_per_ip: const { Whole::new(50) },
+            max_sockets_per_ip: const { Whole::new(100) },
+            joins_per_second_per_ip: const { Whole::new(10) },
         }
     }
 }

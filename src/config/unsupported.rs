@@ -1,15 +1,14 @@
-//! Options that ask for what this version does not do: told once at start-up, or refused.
+//! Options that ask for what this version does not do: told once at start-up.
 
 use serde::Serialize;
 use serde_yaml::Value;
 
 use super::Config;
 use super::media::MediaFile;
-use super::read::Problem;
 use super::sections::WebrtcFile;
 
 /// Options that are read and checked but change nothing in this version.
-const WITHOUT_EFFECT: [&str; 35] = [
+const WITHOUT_EFFECT: [&str; 29] = [
     "webrtc.max_bitrate",
     "webrtc.min_bitrate",
     "webrtc.simulcast",
@@ -18,8 +17,6 @@ const WITHOUT_EFFECT: [&str; 35] = [
     "webrtc.dtx",
     "webrtc.fec",
     "webrtc.nack",
-    "rooms.auto_create",
-    "rooms.idle_timeout",
     "recording.enabled",
     "recording.path",
     "recording.format",
@@ -28,10 +25,6 @@ const WITHOUT_EFFECT: [&str; 35] = [
     "recording.s3_upload",
     "recording.s3_bucket",
     "recording.s3_region",
-    "security.auth_token_header",
-    "security.rate_limit.enabled",
-    "security.rate_limit.max_rooms_per_ip",
-    "security.rate_limit.max_participants_per_ip",
     "performance.max_cpu_per_room",
     "performance.hardware_acceleration",
     "performance.max_memory_per_room",
@@ -57,31 +50,6 @@ pub fn set_without_effect(config: &Config) -> Vec<&'static str> {
         .into_iter()
         .filter(|path| at(&now, path) != at(&default, path))
         .collect()
-}
-
-/// Refuses what would leave an operator less protected than the configuration says.
-///
-/// # Errors
-///
-/// [`Problem`] says what cannot be granted.
-pub(crate) fn refuse_false_safety(
-    origin: &str,
-    text: &str,
-    file: &WebrtcFile,
-) -> Result<(), Problem> {
-    if !file.security.require_auth {
-        return Ok(());
-    }
-    let key = "security.require_auth";
-    Err(Problem {
-        origin: origin.to_owned(),
-        line: super::read::line_of(text, key),
-        key: key.to_owned(),
-        what: "this version cannot check tokens, so it would let everyone in. Set it to `false` \
-               and keep strangers out in another way (a firewall, a proxy that asks for a \
-               password), or do not start this version."
-            .to_owned(),
-    })
 }
 
 fn both(file: &WebrtcFile, media: &MediaFile) -> [Value; 2] {
@@ -120,16 +88,5 @@ mod tests {
             set_without_effect(&config),
             ["recording.enabled", "audio.processing.noise_suppression"]
         );
-    }
-
-    #[test]
-    fn tokens_that_nobody_would_check_are_refused() {
-        let mut file = WebrtcFile::default();
-        assert!(refuse_false_safety("w.yaml", "", &file).is_ok());
-        file.security.require_auth = true;
-        let text = "security:\n  require_auth: true\n";
-        let said = refuse_false_safety("w.yaml", text, &file).unwrap_err();
-        assert_eq!(said.line, Some(2));
-        assert!(said.what.contains("let everyone in"));
     }
 }

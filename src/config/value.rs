@@ -102,6 +102,42 @@ impl IceUrl {
     }
 }
 
+/// Something that nobody may read in a log. Empty for none.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "***" })
+    }
+}
+
+/// The name of an HTTP header (RFC 9110 §5.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderField(String);
+
+impl HeaderField {
+    /// The name as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for HeaderField {
+    fn default() -> Self {
+        Self("X-Auth-Token".to_owned())
+    }
+}
+
 /// A value that the file writes as one piece of text (or a number), checked by `parse`.
 pub(crate) trait Scalar: Sized {
     /// What is allowed, to follow "expected".
@@ -212,6 +248,32 @@ impl Scalar for IceUrl {
     }
 }
 
+impl Scalar for Secret {
+    const EXPECTED: &'static str = "a text";
+
+    fn parse(text: &str) -> Option<Self> {
+        Some(Self(text.to_owned()))
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl Scalar for HeaderField {
+    const EXPECTED: &'static str = "the name of an HTTP header, such as X-Auth-Token";
+
+    fn parse(text: &str) -> Option<Self> {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        let fits = !text.is_empty() && text.len() <= 64 && text.bytes().all(legal);
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// Gives a [`Scalar`] its serde and `FromStr` forms.
 macro_rules! scalar {
     ($($value:ty),*) => {$(
@@ -237,7 +299,15 @@ macro_rules! scalar {
     )*};
 }
 
-scalar!(Shards, Endpoint, Host, Announced, IceUrl);
+scalar!(
+    Shards,
+    Endpoint,
+    Host,
+    Announced,
+    IceUrl,
+    Secret,
+    HeaderField
+);
 
 struct ScalarVisitor<T>(std::marker::PhantomData<T>);
 

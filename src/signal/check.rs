@@ -2,8 +2,8 @@
 
 use crate::engine::command::Refusal;
 use crate::signal::limits;
-use crate::signal::message::ClientMessage;
 use crate::signal::problem::{Code, Problem};
+use crate::signal::request::{ClientMessage, Join};
 
 /// Checks a message that came as `text_bytes` bytes of JSON.
 ///
@@ -19,21 +19,17 @@ pub fn check(message: &ClientMessage, text_bytes: usize) -> Result<(), Problem> 
     {
         return Err(too_big());
     }
-    let refused = |text: String| Err(Problem::new(Code::BadMessage, &text));
     match message {
-        ClientMessage::Join {
-            participant_name: Some(name),
-            ..
-        } if name.chars().count() > limits::MAX_NAME_CHARS => {
-            let max = limits::MAX_NAME_CHARS;
-            refused(format!("\"participantName\" has at most {max} characters"))
+        ClientMessage::Join(join) => check_join(join),
+        ClientMessage::Subscribe { track_ids } | ClientMessage::Unsubscribe { track_ids }
+            if track_ids.len() > limits::MAX_NAMED_TRACKS =>
+        {
+            let max = limits::MAX_NAMED_TRACKS;
+            refused(format!("\"trackIds\" names at most {max} tracks"))
         }
-        ClientMessage::Join {
-            metadata: Some(metadata),
-            ..
-        } if metadata.to_string().len() > limits::MAX_METADATA_BYTES => {
-            let max = limits::MAX_METADATA_BYTES;
-            refused(format!("\"metadata\" has at most {max} bytes of JSON"))
+        ClientMessage::SetLayout { slots } if slots.len() > limits::MAX_NAMED_TRACKS => {
+            let max = limits::MAX_NAMED_TRACKS;
+            refused(format!("\"slots\" names at most {max} tracks"))
         }
         ClientMessage::Data {
             topic: Some(topic), ..
@@ -65,6 +61,31 @@ pub fn check(message: &ClientMessage, text_bytes: usize) -> Result<(), Problem> 
     }
 }
 
+fn check_join(join: &Join) -> Result<(), Problem> {
+    let is_longer = |text: &Option<String>, max: usize| {
+        let text = text.as_deref().unwrap_or_default();
+        text.chars().count() > max
+    };
+    if is_longer(&join.participant_name, limits::MAX_NAME_CHARS) {
+        let max = limits::MAX_NAME_CHARS;
+        return refused(format!("\"participantName\" has at most {max} characters"));
+    }
+    if is_longer(&join.user_id, limits::MAX_IDENTITY_CHARS) {
+        let max = limits::MAX_IDENTITY_CHARS;
+        return refused(format!("\"userId\" has at most {max} characters"));
+    }
+    let metadata = join.metadata.as_ref();
+    if metadata.is_some_and(|json| json.to_string().len() > limits::MAX_METADATA_BYTES) {
+        let max = limits::MAX_METADATA_BYTES;
+        return refused(format!("\"metadata\" has at most {max} bytes of JSON"));
+    }
+    Ok(())
+}
+
+fn refused(text: String) -> Result<(), Problem> {
+    Err(Problem::new(Code::BadMessage, &text))
+}
+
 /// What a client is told whose message is too long.
 #[must_use]
 pub fn too_big() -> Problem {
@@ -79,10 +100,10 @@ pub fn too_big() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signal::message;
+    use crate::signal::request;
 
     fn verdict(json: &str) -> Option<Code> {
-        let message = message::parse(json).message.unwrap();
+        let message = request::parse(json).message.unwrap();
         check(&message, json.len())
             .err()
             .map(|problem| problem.code)
@@ -103,6 +124,18 @@ mod tests {
         assert_limit(limits::MAX_METADATA_BYTES - 2, Code::BadMessage, |x| {
             format!(r#"{{"type":"join","roomId":"a","metadata":"{x}"}}"#)
         });
+        assert_limit(limits::MAX_IDENTITY_CHARS, Code::BadMessage, |x| {
+            format!(r#"{{"type":"join","roomId":"a","userId":"{x}"}}"#)
+        });
+        assert_limit(limits::MAX_NAMED_TRACKS, Code::BadMessage, |x| {
+            let tracks = vec![r#""t""#; x.len()].join(",");
+            format!(r#"{{"type":"subscribe","trackIds":[{tracks}]}}"#)
+        });
+        assert_limit(limits::MAX_NAMED_TRACKS, Code::BadMessage, |x| {
+            let slot = r#"{"trackId":"t","width":1,"height":1}"#;
+            let slots = vec![slot; x.len()].join(",");
+            format!(r#"{{"type":"set-layout","slots":[{slots}]}}"#)
+        });
         assert_limit(limits::MAX_TOPIC_CHARS, Code::BadMessage, |x| {
             format!(r#"{{"type":"data","payload":1,"topic":"{x}"}}"#)
         });
@@ -119,6 +152,9 @@ mod tests {
         });
         assert_limit(limits::MAX_SDP_BYTES, Code::MessageTooBig, |x| {
             format!(r#"{{"type":"offer","sdp":"{x}"}}"#)
+        });
+        assert_limit(limits::MAX_SDP_BYTES, Code::MessageTooBig, |x| {
+            format!(r#"{{"type":"offer","to":"p","sdp":"{x}"}}"#)
         });
         assert_limit(limits::MAX_SDP_BYTES, Code::MessageTooBig, |x| {
             format!(r#"{{"type":"start-screen-share","sdp":"{x}"}}"#)

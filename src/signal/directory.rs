@@ -1,12 +1,16 @@
 //! Who is where: rooms and their shards, their members and what those publish. Pure.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::engine::command::TrackInfo;
 use crate::id::{PeerId, RoomId, ShardId, TrackId};
+use crate::signal::addresses::{self, Addresses, Network, TooMany};
+use crate::signal::happening::Happening;
+use crate::signal::numbers::PeerNumbers;
 
 /// How many rooms there may be and how full, and who makes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +22,10 @@ pub struct RoomOptions {
     /// Whether joining a room that does not exist makes it; if not, the join is refused with
     /// `no-such-room`.
     pub auto_create: bool,
+    /// How long a room that was made through the API is kept while nobody is in it.
+    pub idle_timeout: Duration,
+    /// What one client address may hold.
+    pub per_address: addresses::Options,
 }
 
 impl Default for RoomOptions {
@@ -26,6 +34,8 @@ impl Default for RoomOptions {
             max_rooms: 1000,
             max_participants: 100,
             auto_create: true,
+            idle_timeout: Duration::from_secs(3600),
+            per_address: addresses::Options::default(),
         }
     }
 }
@@ -41,10 +51,18 @@ pub struct Member {
     pub peer: PeerId,
     /// Where it is reached.
     pub socket: SocketId,
+    /// Where it comes from.
+    pub network: Network,
+    /// Who it is. A room has one member of an identity at a time.
+    pub identity: Option<String>,
+    /// Whether a token says so, and not only itself.
+    pub is_verified: bool,
     /// What it calls itself.
     pub name: Option<String>,
     /// What it tells everyone about itself.
     pub metadata: Option<Value>,
+    /// Whether the others do not learn of it.
+    pub is_hidden: bool,
     /// What it publishes, in the order of publication.
     pub tracks: Vec<MemberTrack>,
 }
@@ -54,11 +72,20 @@ pub struct Member {
 pub struct MemberTrack {
     /// The track.
     pub info: TrackInfo,
-    /// Whether its publisher says that it is muted.
-    pub muted: bool,
+    /// Who says that it is muted, if anyone does.
+    pub muted: Option<MutedBy>,
 }
 
-/// Why a peer may not enter a room.
+/// Who has muted a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MutedBy {
+    /// Its publisher, which has stopped sending by itself.
+    Publisher,
+    /// An administrator: the track is not forwarded, and only an administrator unmutes it.
+    Admin,
+}
+
+/// Why a peer may not enter a room, or a room may not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoEntry {
     /// The room does not exist and joining does not make it.
@@ -70,6 +97,23 @@ pub enum NoEntry {
     /// The server has as many rooms as it may have.
     #[error("the server has {0} rooms and takes no more")]
     TooManyRooms(usize),
+    /// The room that is to be made is there.
+    #[error("there is a room of this name already")]
+    RoomExists,
+    /// The client's address has used up its share.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
+}
+
+/// A room to be made before anyone joins it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRoom {
+    /// What it is called; drawn when left out.
+    pub id: Option<RoomId>,
+    /// What people call it.
+    pub name: Option<String>,
+    /// Most participants; [`RoomOptions::max_participants`] when left out, and never more.
+    pub max_participants: Option<usize>,
 }
 
 /// All rooms of all shards.
@@ -77,10 +121,12 @@ pub enum NoEntry {
 pub struct Directory {
     options: RoomOptions,
     shards: Vec<Load>,
-    rooms: HashMap<RoomId, Room>,
+    rooms: BTreeMap<RoomId, Room>,
     /// The room of every peer that is in one.
     peers: HashMap<PeerId, RoomId>,
+    addresses: Addresses,
     numbers: PeerNumbers,
+    happenings: VecDeque<Happening>,
 }
 
 /// What a shard carries, as far as the directory knows.
@@ -91,12 +137,35 @@ struct Load {
     rooms: usize,
 }
 
+/// A room.
 #[derive(Debug)]
-struct Room {
+pub struct Room {
     /// Index in [`Directory::shards`].
     home: usize,
-    /// In the order they came; never empty.
+    /// In the order they came; empty only in a room that was made through the API.
     members: Vec<Member>,
+    /// What people call it.
+    pub name: Option<String>,
+    /// Most participants.
+    pub max_participants: usize,
+    /// When it was made.
+    pub since: Instant,
+    /// How many have entered it so far.
+    pub joins: u64,
+    /// Who made it.
+    maker: Network,
+    /// Whether it was made through the API, and so outlives its members.
+    is_kept: bool,
+    /// Since when nobody has been in it, as far as was looked.
+    empty_since: Option<Instant>,
+}
+
+impl Room {
+    /// Everyone in it, in the order they came.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
 }
 
 impl Directory {
@@ -114,11 +183,13 @@ impl Directory {
             rooms: 0,
         };
         Self {
+            addresses: Addresses::new(options.per_address.clone()),
             options,
             shards: shards.iter().map(load).collect(),
-            rooms: HashMap::new(),
+            rooms: BTreeMap::new(),
             peers: HashMap::new(),
             numbers: PeerNumbers::default(),
+            happenings: VecDeque::new(),
         }
     }
 
@@ -132,6 +203,34 @@ impl Directory {
         }
     }
 
+    /// Makes a room that is kept while nobody is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`NoEntry`] says which limit is reached.
+    pub fn create(
+        &mut self,
+        now: Instant,
+        new: NewRoom,
+        maker: Network,
+    ) -> Result<RoomId, NoEntry> {
+        let id = new.id.unwrap_or_else(|| self.draw_room());
+        if self.rooms.contains_key(&id) {
+            return Err(NoEntry::RoomExists);
+        }
+        let room = self.open(now, &id, maker)?;
+        room.is_kept = true;
+        room.name = new.name;
+        let most = room.max_participants;
+        room.max_participants = new.max_participants.unwrap_or(most).min(most);
+        Ok(id)
+    }
+
+    fn draw_room(&mut self) -> RoomId {
+        let name = format!("room-{:016x}", self.numbers.draw_number());
+        RoomId::parse(&name).expect("letters, digits and a dash")
+    }
+
     /// Puts a peer into a room, and says which shard the room lives on: the least loaded one
     /// when the peer is the room's first.
     ///
@@ -142,33 +241,49 @@ impl Directory {
     /// # Panics
     ///
     /// When the peer is in a room already.
-    pub fn enter(&mut self, room: RoomId, member: Member) -> Result<ShardId, NoEntry> {
+    pub fn enter(
+        &mut self,
+        now: Instant,
+        room: RoomId,
+        member: Member,
+    ) -> Result<ShardId, NoEntry> {
         assert!(
             !self.peers.contains_key(&member.peer),
             "a peer leaves one room before it enters another"
         );
-        if let Some(found) = self.rooms.get(&room) {
-            if found.members.len() >= self.options.max_participants {
+        match self.rooms.get(&room) {
+            Some(found) if found.members.len() >= found.max_participants => {
                 return Err(NoEntry::RoomFull(found.members.len()));
             }
-        } else {
-            if !self.options.auto_create {
-                return Err(NoEntry::NoSuchRoom);
-            }
-            if self.rooms.len() >= self.options.max_rooms {
-                return Err(NoEntry::TooManyRooms(self.rooms.len()));
-            }
-            self.create(room.clone());
+            None if !self.options.auto_create => return Err(NoEntry::NoSuchRoom),
+            _ => self.addresses.add_participant(now, member.network)?,
+        }
+        if !self.rooms.contains_key(&room)
+            && let Err(no) = self.open(now, &room, member.network)
+        {
+            self.addresses.remove_participant(member.network);
+            return Err(no);
         }
         let entered = self.rooms.get_mut(&room).expect("it was found or made");
+        entered.joins += 1;
+        entered.empty_since = None;
         let load = &mut self.shards[entered.home];
         load.peers += 1;
-        self.peers.insert(member.peer, room);
+        self.peers.insert(member.peer, room.clone());
+        self.happenings.push_back(Happening::ParticipantJoined {
+            room,
+            peer: member.peer,
+            identity: member.identity.clone(),
+        });
         entered.members.push(member);
         Ok(load.shard)
     }
 
-    fn create(&mut self, room: RoomId) {
+    fn open(&mut self, now: Instant, id: &RoomId, maker: Network) -> Result<&mut Room, NoEntry> {
+        if self.rooms.len() >= self.options.max_rooms {
+            return Err(NoEntry::TooManyRooms(self.rooms.len()));
+        }
+        self.addresses.add_room(now, maker)?;
         let (home, load) = self
             .shards
             .iter_mut()
@@ -176,23 +291,86 @@ impl Directory {
             .min_by_key(|(_, load)| (load.peers, load.rooms))
             .expect("there is at least one shard");
         load.rooms += 1;
-        let members = Vec::new();
-        self.rooms.insert(room, Room { home, members });
+        let room = id.clone();
+        self.happenings.push_back(Happening::RoomStarted { room });
+        Ok(self.rooms.entry(id.clone()).or_insert(Room {
+            home,
+            members: Vec::new(),
+            name: None,
+            max_participants: self.options.max_participants,
+            since: now,
+            joins: 0,
+            maker,
+            is_kept: false,
+            empty_since: None,
+        }))
     }
 
-    /// Takes a peer out of its room; the last one takes the room with it. Nothing happens when
-    /// it is in none.
-    pub fn leave(&mut self, peer: PeerId) {
-        let Some(id) = self.peers.remove(&peer) else {
+    /// Takes a peer out of its room; the last one takes the room with it, unless it was made
+    /// through the API. `None` when it is in none.
+    pub fn leave(&mut self, peer: PeerId) -> Option<Member> {
+        let id = self.peers.remove(&peer)?;
+        let room = self.rooms.get_mut(&id).expect("a peer's room exists");
+        let place = room.members.iter().position(|member| member.peer == peer);
+        let gone = room.members.remove(place.expect("a peer is in its room"));
+        self.shards[room.home].peers -= 1;
+        self.addresses.remove_participant(gone.network);
+        let is_over = room.members.is_empty() && !room.is_kept;
+        self.happenings.push_back(Happening::ParticipantLeft {
+            room: id.clone(),
+            peer,
+            identity: gone.identity.clone(),
+        });
+        if is_over {
+            self.forget(&id);
+        }
+        Some(gone)
+    }
+
+    /// Takes a room away as soon as nobody is in it. `false` when there is no such room.
+    pub fn close(&mut self, id: &RoomId) -> bool {
+        let Some(room) = self.rooms.get_mut(id) else {
+            return false;
+        };
+        room.is_kept = false;
+        if room.members.is_empty() {
+            self.forget(id);
+        }
+        true
+    }
+
+    /// Takes away the rooms that were made through the API and have been empty for too long.
+    /// To be called about once a second.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.addresses.handle_timeout(now);
+        let mut idle = Vec::new();
+        for (id, room) in &mut self.rooms {
+            if room.members.is_empty() {
+                let since = *room.empty_since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= self.options.idle_timeout {
+                    idle.push(id.clone());
+                }
+            }
+        }
+        for id in idle {
+            self.forget(&id);
+        }
+    }
+
+    fn forget(&mut self, id: &RoomId) {
+        let Some(room) = self.rooms.remove(id) else {
             return;
         };
-        let room = self.rooms.get_mut(&id).expect("a peer's room exists");
-        room.members.retain(|member| member.peer != peer);
-        let load = &mut self.shards[room.home];
-        load.peers -= 1;
-        if room.members.is_empty() {
-            load.rooms -= 1;
-            self.rooms.remove(&id);
+        self.shards[room.home].rooms -= 1;
+        self.addresses.remove_room(room.maker);
+        let room = id.clone();
+        self.happenings.push_back(Happening::RoomFinished { room });
+    }
+
+    /// From here on a peer is reached at another socket.
+    pub fn reach(&mut self, peer: PeerId, socket: SocketId) {
+        if let Some(member) = self.member_mut(peer) {
+            member.socket = socket;
         }
     }
 
@@ -201,8 +379,12 @@ impl Directory {
         let Some(member) = self.member_mut(info.id.peer) else {
             return false;
         };
+        let track = info.id;
         member.tracks.retain(|track| track.info.id != info.id);
-        member.tracks.push(MemberTrack { info, muted: false });
+        let muted = None;
+        member.tracks.push(MemberTrack { info, muted });
+        self.happenings
+            .push_back(Happening::TrackPublished { track });
         true
     }
 
@@ -213,26 +395,46 @@ impl Directory {
         };
         let before = member.tracks.len();
         member.tracks.retain(|track| track.info.id != id);
-        member.tracks.len() < before
+        let known = member.tracks.len() < before;
+        if known {
+            let track = id;
+            self.happenings
+                .push_back(Happening::TrackUnpublished { track });
+        }
+        known
     }
 
-    /// Remembers whether a track is muted. `false` when the track is not known.
-    pub fn set_muted(&mut self, id: TrackId, muted: bool) -> bool {
-        let tracks = self.member_mut(id.peer).map(|member| &mut member.tracks);
-        let track = tracks
-            .into_iter()
-            .flatten()
-            .find(|track| track.info.id == id);
-        let Some(track) = track else {
-            return false;
-        };
-        track.muted = muted;
-        true
+    /// A track that is published.
+    pub fn track_mut(&mut self, id: TrackId) -> Option<&mut MemberTrack> {
+        let tracks = &mut self.member_mut(id.peer)?.tracks;
+        tracks.iter_mut().find(|track| track.info.id == id)
     }
 
     fn member_mut(&mut self, peer: PeerId) -> Option<&mut Member> {
         let room = self.rooms.get_mut(self.peers.get(&peer)?)?;
         room.members.iter_mut().find(|member| member.peer == peer)
+    }
+
+    /// What has happened and nobody has looked at, oldest first.
+    pub fn poll_happening(&mut self) -> Option<Happening> {
+        self.happenings.pop_front()
+    }
+
+    /// What client addresses hold.
+    pub fn addresses_mut(&mut self) -> &mut Addresses {
+        &mut self.addresses
+    }
+
+    /// A room.
+    #[must_use]
+    pub fn room(&self, room: &RoomId) -> Option<&Room> {
+        self.rooms.get(room)
+    }
+
+    /// The rooms after `after`, in the order of their names.
+    pub fn rooms_after(&self, after: Option<&RoomId>) -> impl Iterator<Item = (&RoomId, &Room)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.rooms.range((from, Bound::Unbounded))
     }
 
     /// The shard that owns a room.
@@ -245,7 +447,14 @@ impl Directory {
     /// Everyone in a room, in the order they came; nobody when there is no such room.
     #[must_use]
     pub fn members(&self, room: &RoomId) -> &[Member] {
-        self.rooms.get(room).map_or(&[], |room| &room.members)
+        self.rooms.get(room).map_or(&[], Room::members)
+    }
+
+    /// The member of a room with this identity.
+    #[must_use]
+    pub fn member_of_identity(&self, room: &RoomId, identity: &str) -> Option<&Member> {
+        let mut members = self.members(room).iter();
+        members.find(|member| member.identity.as_deref() == Some(identity))
     }
 
     /// A peer that is in a room.
@@ -280,22 +489,6 @@ impl Directory {
     }
 }
 
-/// Draws numbers that cannot be guessed from one another: a counter under SipHash with the
-/// operating system's randomness as its key.
-#[derive(Debug, Default)]
-pub struct PeerNumbers {
-    key: RandomState,
-    drawn: u64,
-}
-
-impl PeerNumbers {
-    /// The next one. Two may be equal, as seldom as two of 64 random bits.
-    pub fn draw(&mut self) -> PeerId {
-        self.drawn += 1;
-        PeerId::new(self.key.hash_one(self.drawn))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -304,12 +497,13 @@ mod tests {
 
     use super::*;
     use crate::engine::command::{Kind, Source};
+    use crate::signal::clock;
 
     fn directory(max_rooms: usize, max_participants: usize, shards: u16) -> Directory {
         let options = RoomOptions {
             max_rooms,
             max_participants,
-            auto_create: true,
+            ..RoomOptions::default()
         };
         let shards: Vec<_> = (0..shards).map(ShardId::new).collect();
         Directory::new(options, &shards)
@@ -319,6 +513,10 @@ mod tests {
         Member {
             peer: PeerId::new(number),
             socket: SocketId(number),
+            network: std::net::IpAddr::from([192, 0, 2, 1]).into(),
+            identity: None,
+            is_verified: false,
+            is_hidden: false,
             name: None,
             metadata: None,
             tracks: Vec::new(),
@@ -332,32 +530,32 @@ mod tests {
     #[test]
     fn a_room_is_made_on_the_least_loaded_shard_and_stays_there() {
         let mut directory = directory(10, 10, 3);
-        let a = directory.enter(room("a"), member(1)).unwrap();
-        let b = directory.enter(room("b"), member(2)).unwrap();
-        let c = directory.enter(room("c"), member(3)).unwrap();
+        let a = directory.enter(clock(), room("a"), member(1)).unwrap();
+        let b = directory.enter(clock(), room("b"), member(2)).unwrap();
+        let c = directory.enter(clock(), room("c"), member(3)).unwrap();
         assert!(a != b && b != c && a != c);
-        assert_eq!(directory.enter(room("a"), member(4)), Ok(a));
-        assert_eq!(directory.enter(room("a"), member(5)), Ok(a));
-        assert_ne!(directory.enter(room("d"), member(6)), Ok(a));
+        assert_eq!(directory.enter(clock(), room("a"), member(4)), Ok(a));
+        assert_eq!(directory.enter(clock(), room("a"), member(5)), Ok(a));
+        assert_ne!(directory.enter(clock(), room("d"), member(6)), Ok(a));
         directory.leave(PeerId::new(3));
-        assert_eq!(directory.enter(room("e"), member(7)), Ok(c));
+        assert_eq!(directory.enter(clock(), room("e"), member(7)), Ok(c));
     }
 
     #[test]
     fn each_limit_has_its_refusal() {
         let mut directory = directory(2, 2, 1);
-        directory.enter(room("a"), member(1)).unwrap();
-        directory.enter(room("a"), member(2)).unwrap();
-        let refused = directory.enter(room("a"), member(3));
+        directory.enter(clock(), room("a"), member(1)).unwrap();
+        directory.enter(clock(), room("a"), member(2)).unwrap();
+        let refused = directory.enter(clock(), room("a"), member(3));
         assert_eq!(refused, Err(NoEntry::RoomFull(2)));
-        directory.enter(room("b"), member(3)).unwrap();
-        let refused = directory.enter(room("c"), member(4));
+        directory.enter(clock(), room("b"), member(3)).unwrap();
+        let refused = directory.enter(clock(), room("c"), member(4));
         assert_eq!(refused, Err(NoEntry::TooManyRooms(2)));
         directory.options.auto_create = false;
-        let refused = directory.enter(room("c"), member(4));
+        let refused = directory.enter(clock(), room("c"), member(4));
         assert_eq!(refused, Err(NoEntry::NoSuchRoom));
         directory.leave(PeerId::new(1));
-        assert!(directory.enter(room("a"), member(4)).is_ok());
+        assert!(directory.enter(clock(), room("a"), member(4)).is_ok());
     }
 
     #[test]
@@ -370,20 +568,100 @@ mod tests {
             source: Source::Microphone,
         };
         assert!(!directory.publish(info(0)));
-        directory.enter(room("a"), member(1)).unwrap();
+        directory.enter(clock(), room("a"), member(1)).unwrap();
         assert!(directory.publish(info(0)));
         assert!(directory.publish(info(1)));
-        assert!(directory.set_muted(info(1).id, true));
+        directory.track_mut(info(1).id).unwrap().muted = Some(MutedBy::Publisher);
         assert!(directory.unpublish(info(0).id));
         assert!(!directory.unpublish(info(0).id));
-        assert!(!directory.set_muted(info(0).id, true));
+        assert_eq!(directory.track_mut(info(0).id), None);
         let track = MemberTrack {
             info: info(1),
-            muted: true,
+            muted: Some(MutedBy::Publisher),
         };
         assert_eq!(directory.member(peer).unwrap().tracks, [track]);
         directory.leave(peer);
         assert!(!directory.unpublish(info(1).id));
+    }
+
+    #[test]
+    fn a_room_made_through_the_api_outlives_its_members_but_not_for_ever() {
+        let mut directory = directory(9, 9, 1);
+        let now = clock();
+        let new = NewRoom {
+            id: None,
+            name: Some("Daily".to_owned()),
+            max_participants: Some(1),
+        };
+        let maker = member(1).network;
+        let id = directory.create(now, new.clone(), maker).unwrap();
+        let same = NewRoom {
+            id: Some(id.clone()),
+            ..new
+        };
+        let again = directory.create(now, same, maker);
+        assert_eq!(again, Err(NoEntry::RoomExists));
+        directory.enter(now, id.clone(), member(1)).unwrap();
+        let refused = directory.enter(now, id.clone(), member(2));
+        assert_eq!(refused, Err(NoEntry::RoomFull(1)));
+        let idle = directory.options().idle_timeout;
+        directory.handle_timeout(now + idle * 2);
+        assert_eq!(directory.room_count(), 1, "somebody is in it");
+        directory.leave(PeerId::new(1));
+        let empty = now + idle * 3;
+        directory.handle_timeout(empty);
+        directory.handle_timeout(empty + idle - Duration::from_secs(1));
+        assert_eq!(directory.room_count(), 1);
+        directory.handle_timeout(empty + idle);
+        assert_eq!(directory.room_count(), 0);
+        let happened: Vec<_> = std::iter::from_fn(|| directory.poll_happening()).collect();
+        let room = id;
+        assert_eq!(happened[0], Happening::RoomStarted { room: room.clone() });
+        assert_eq!(happened.len(), 4);
+        assert_eq!(happened[3], Happening::RoomFinished { room });
+    }
+
+    #[test]
+    fn a_deleted_room_goes_with_its_last_member() {
+        let mut directory = directory(9, 9, 1);
+        let now = clock();
+        let id = room("a");
+        let new = NewRoom {
+            id: Some(id.clone()),
+            name: None,
+            max_participants: None,
+        };
+        directory.create(now, new, member(1).network).unwrap();
+        directory.enter(now, id.clone(), member(1)).unwrap();
+        assert!(directory.close(&id));
+        assert_eq!(directory.room_count(), 1);
+        directory.leave(PeerId::new(1));
+        assert!(!directory.close(&id));
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_rooms_nor_all_places() {
+        let mut directory = Directory::new(
+            RoomOptions {
+                per_address: addresses::Options {
+                    enabled: true,
+                    max_rooms: 1,
+                    max_participants: 2,
+                    ..addresses::Options::default()
+                },
+                ..RoomOptions::default()
+            },
+            &[ShardId::new(0)],
+        );
+        let now = clock();
+        directory.enter(now, room("a"), member(1)).unwrap();
+        let refused = directory.enter(now, room("b"), member(2));
+        assert_eq!(refused, Err(TooMany::Rooms(1).into()));
+        directory.enter(now, room("a"), member(2)).unwrap();
+        let refused = directory.enter(now, room("a"), member(3));
+        assert_eq!(refused, Err(TooMany::Participants(2).into()));
+        directory.leave(PeerId::new(1));
+        directory.enter(now, room("a"), member(3)).unwrap();
     }
 
     #[test]
@@ -412,7 +690,7 @@ mod tests {
                     rooms.sort();
                     rooms.dedup();
                     let fits = there < 4 && (there > 0 || rooms.len() < 3);
-                    let entered = directory.enter(room(&name.to_string()), member(number));
+                    let entered = directory.enter(clock(), room(&name.to_string()), member(number));
                     prop_assert_eq!(entered.is_ok(), fits);
                     if fits {
                         model.insert(number, name);

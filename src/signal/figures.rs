@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::engine::stats::{Dropped, Stats};
 use crate::id::ShardId;
 use crate::mailbox::Snapshot;
+use crate::signal::happening::Happening;
 
 /// The answer to `GET /api/stats`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,6 +34,30 @@ pub struct Signalling {
     pub slow_readers: u64,
     /// Requests refused because a shard's queue was full.
     pub server_busy: u64,
+    /// Tokens refused.
+    pub unauthorized: u64,
+    /// Participants that lost their socket and came back.
+    pub resumed: u64,
+    /// Rooms that were made.
+    pub rooms_started: u64,
+    /// Participants that have entered a room.
+    pub participants_joined: u64,
+    /// Tracks that were published.
+    pub tracks_published: u64,
+}
+
+impl Signalling {
+    /// Counts what has happened.
+    pub fn note(&mut self, happening: &Happening) {
+        match happening {
+            Happening::RoomStarted { .. } => self.rooms_started += 1,
+            Happening::ParticipantJoined { .. } => self.participants_joined += 1,
+            Happening::TrackPublished { .. } => self.tracks_published += 1,
+            Happening::RoomFinished { .. }
+            | Happening::ParticipantLeft { .. }
+            | Happening::TrackUnpublished { .. } => {}
+        }
+    }
 }
 
 /// What one shard counts, or all of them.

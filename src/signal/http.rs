@@ -1,18 +1,48 @@
 //! What each path of the one HTTP port answers.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 
-use crate::signal::hub::{Handle, Input, Stopping};
-use crate::signal::{limits, page, websocket};
+use crate::signal::caller::TokenPlaces;
+use crate::signal::hub::{Handle, Input, Question, Stopping};
+use crate::signal::session::Visitor;
+use crate::signal::{Options, access, limits, page, websocket};
+
+/// What every route may use.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Who knows everything.
+    pub hub: Handle,
+    /// Who gets in.
+    pub access: Arc<access::Options>,
+}
+
+impl Site {
+    /// A site in front of `hub`.
+    #[must_use]
+    pub fn new(hub: Handle, options: &Options) -> Self {
+        Self {
+            hub,
+            access: Arc::new(options.access.clone()),
+        }
+    }
+}
+
+impl FromRef<Site> for TokenPlaces {
+    fn from_ref(site: &Site) -> Self {
+        Self::new(Arc::clone(&site.access))
+    }
+}
 
 /// All routes; those of the dialects are given.
-pub fn router(hub: Handle, with_page: bool, dialects: Router<Handle>) -> Router {
+pub fn router(site: Site, with_page: bool, dialects: Router<Site>) -> Router {
     let router = Router::new()
         .route("/ws", get(open_websocket))
         .route("/health", get(health))
@@ -25,11 +55,16 @@ pub fn router(hub: Handle, with_page: bool, dialects: Router<Handle>) -> Router 
     };
     router
         .layer(middleware::from_fn(add_security_headers))
-        .with_state(hub)
+        .with_state(site)
 }
 
-async fn open_websocket(State(hub): State<Handle>, upgrade: WebSocketUpgrade) -> Response {
-    bounded(upgrade).on_upgrade(|socket| websocket::serve(socket, hub, Input::Opened))
+async fn open_websocket(
+    State(site): State<Site>,
+    visitor: Visitor,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let opened = |mail| Input::Opened(visitor, mail);
+    bounded(upgrade).on_upgrade(|socket| websocket::serve(socket, site.hub, opened))
 }
 
 /// The bounds of every WebSocket, whatever is spoken on it.
@@ -40,13 +75,19 @@ pub(super) fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
         .read_buffer_size(limits::READ_BUFFER_BYTES)
 }
 
-async fn health(State(hub): State<Handle>) -> Result<Response, Stopping> {
-    let health = hub.ask(Input::Health).await?;
+async fn health(State(site): State<Site>) -> Result<Response, Stopping> {
+    let health = site
+        .hub
+        .ask(|reply| Input::Asked(Question::Health(reply)))
+        .await?;
     Ok(Json(health).into_response())
 }
 
-async fn stats(State(hub): State<Handle>) -> Result<Response, Stopping> {
-    let figures = hub.ask(Input::Figures).await?;
+async fn stats(State(site): State<Site>) -> Result<Response, Stopping> {
+    let figures = site
+        .hub
+        .ask(|reply| Input::Asked(Question::Figures(reply)))
+        .await?;
     Ok(Json(figures).into_response())
 }
 

@@ -2,108 +2,50 @@
 //!
 //! It waits for nothing but its next input, so no client and no shard can hold up the others.
 
+mod answers;
+mod handle;
+mod shards;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::Utf8Bytes;
-use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::command::{Command, Event};
-use crate::id::{PeerId, ShardId};
+use crate::id::PeerId;
 use crate::mailbox::{CommandSender, Report, Undelivered};
 use crate::signal::directory::{Directory, SocketId};
-use crate::signal::figures::{Figures, Signalling};
+use crate::signal::figures::Signalling;
 use crate::signal::limits::{self, LogGate};
 use crate::signal::message::{Reference, ServerMessage};
-use crate::signal::session::{CloseCode, Output, Session};
+use crate::signal::problem::Problem;
+use crate::signal::session::{CloseCode, Output, Rules, Session, Visitor};
+use crate::signal::token::Denied;
 use crate::signal::websocket::{self, Heard, Mail, Outbox};
-use crate::signal::{Options, clock};
+use crate::signal::{Now, Options};
+pub use answers::{Health, HealthConfig, Question};
+pub use handle::{Handle, Stopping};
+use shards::Shards;
 
 /// What the hub is told or asked.
 #[derive(Debug)]
 pub enum Input {
     /// A WebSocket is open and wants its mail.
-    Opened(oneshot::Sender<Mail>),
+    Opened(Visitor, oneshot::Sender<Mail>),
     /// It heard something.
     Heard(SocketId, Heard),
-    /// How is the server?
-    Health(oneshot::Sender<Health>),
-    /// What has been counted?
-    Figures(oneshot::Sender<Figures>),
-}
-
-/// The answer to `GET /health`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Health {
-    /// Always `healthy`: a hub that is not does not answer.
-    pub status: &'static str,
-    /// Rooms with at least one participant.
-    pub rooms: usize,
-    /// Participants in rooms.
-    pub participants: usize,
-    /// How many there may be.
-    pub config: HealthConfig,
-}
-
-/// Part of [`Health`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HealthConfig {
-    /// Most rooms at once.
-    pub max_rooms: usize,
-    /// Most participants in one room.
-    pub max_participants_per_room: usize,
+    /// A token was refused elsewhere.
+    Denied(Denied),
+    /// Somebody asks over HTTP.
+    Asked(Question),
 }
 
 impl From<(SocketId, Heard)> for Input {
     fn from((socket, heard): (SocketId, Heard)) -> Self {
         Self::Heard(socket, heard)
-    }
-}
-
-/// How everyone else reaches the hub, or another task that serves WebSockets.
-#[derive(Debug)]
-pub struct Handle<I = Input>(mpsc::Sender<I>);
-
-impl<I> Clone for Handle<I> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-/// The hub has ended: the server stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stopping;
-
-impl<I> Handle<I> {
-    /// A handle, and the end where its inputs arrive.
-    pub fn new() -> (Self, mpsc::Receiver<I>) {
-        let (sender, inputs) = mpsc::channel(limits::INBOX_MESSAGES);
-        (Self(sender), inputs)
-    }
-
-    /// Tells the hub something; waits while its queue is full.
-    ///
-    /// # Errors
-    ///
-    /// [`Stopping`].
-    pub async fn tell(&self, input: I) -> Result<(), Stopping> {
-        self.0.send(input).await.map_err(|_| Stopping)
-    }
-
-    /// Asks the hub something, for instance [`Input::Health`].
-    ///
-    /// # Errors
-    ///
-    /// [`Stopping`].
-    pub async fn ask<T>(
-        &self,
-        question: impl FnOnce(oneshot::Sender<T>) -> I,
-    ) -> Result<T, Stopping> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(question(reply)).await?;
-        answer.await.map_err(|_| Stopping)
     }
 }
 
@@ -114,10 +56,10 @@ pub struct ShardsEnded;
 /// See the module.
 #[derive(Debug)]
 pub struct Hub {
-    limits: limits::Options,
+    rules: Arc<Rules>,
     ice_servers: Vec<Value>,
     inputs: mpsc::Receiver<Input>,
-    shards: BTreeMap<ShardId, Shard>,
+    shards: Shards,
     directory: Directory,
     clients: BTreeMap<SocketId, Client>,
     opened: u64,
@@ -129,18 +71,10 @@ pub struct Hub {
 }
 
 #[derive(Debug)]
-struct Shard {
-    commands: CommandSender,
-    /// Those who left while the shard's queue was full. While there are any the shard takes no
-    /// new peers, so there are never more than it had peers.
-    leaving: VecDeque<PeerId>,
-    figures: Box<crate::mailbox::Snapshot>,
-}
-
-#[derive(Debug)]
 struct Client {
     session: Session,
-    outbox: Outbox,
+    /// `None` while its socket is lost.
+    outbox: Option<Outbox>,
 }
 
 /// What strangers can bring into the log.
@@ -148,6 +82,7 @@ struct Client {
 struct Log {
     slow: LogGate,
     busy: LogGate,
+    denied: LogGate,
 }
 
 /// How long a shard with a full queue is left alone before it is told again who left.
@@ -164,20 +99,14 @@ impl Hub {
         let (handle, inputs) = Handle::new();
         let (open, closed) = mpsc::channel(1);
         let ids: Vec<_> = commands.iter().map(CommandSender::shard).collect();
-        let shard = |commands: CommandSender| Shard {
-            commands,
-            leaving: VecDeque::new(),
-            figures: Box::default(),
-        };
         let hub = Self {
-            limits: options.limits.clone(),
+            rules: Arc::new(Rules {
+                access: options.access.clone(),
+                limits: options.limits.clone(),
+            }),
             ice_servers: options.ice_servers.clone(),
             inputs,
-            shards: ids
-                .iter()
-                .copied()
-                .zip(commands.into_iter().map(shard))
-                .collect(),
+            shards: Shards::new(commands),
             directory: Directory::new(options.rooms.clone(), &ids),
             clients: BTreeMap::new(),
             opened: 0,
@@ -187,6 +116,7 @@ impl Hub {
             log: Log {
                 slow: LogGate::new(now),
                 busy: LogGate::new(now),
+                denied: LogGate::new(now),
             },
         };
         (hub, handle)
@@ -206,24 +136,28 @@ impl Hub {
     ) -> Result<(), ShardsEnded> {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut retry = tokio::time::interval(RETRY_INTERVAL);
+        let mut sweep = tokio::time::interval(limits::SWEEP_INTERVAL);
         let ended = loop {
-            let is_anyone_leaving = self.shards.values().any(|shard| !shard.leaving.is_empty());
             tokio::select! {
                 () = &mut shutdown => break Ok(()),
                 report = reports.recv() => match report {
-                    Some(report) => self.handle_report(clock(), report),
+                    Some(report) => self.handle_report(Now::read(), report),
                     None => break Err(ShardsEnded),
                 },
-                Some(input) = self.inputs.recv() => self.handle_input(clock(), input),
-                _ = retry.tick(), if is_anyone_leaving => self.tell_who_left(),
+                Some(input) = self.inputs.recv() => self.handle_input(Now::read(), input),
+                _ = retry.tick(), if self.shards.is_anyone_leaving() => {
+                    self.shards.tell_who_left();
+                }
+                _ = sweep.tick() => self.sweep(Now::read()),
             }
+            self.note();
         };
         stopping();
-        self.shutdown(clock()).await;
+        self.shutdown(Now::read()).await;
         ended
     }
 
-    async fn shutdown(mut self, now: Instant) {
+    async fn shutdown(mut self, now: Now) {
         let sockets: Vec<_> = self.clients.keys().copied().collect();
         for socket in sockets {
             self.with(now, socket, Session::handle_shutdown);
@@ -243,44 +177,78 @@ impl Hub {
         }
     }
 
-    fn handle_input(&mut self, now: Instant, input: Input) {
+    fn handle_input(&mut self, now: Now, input: Input) {
         match input {
-            Input::Opened(reply) => self.handle_opened(now, reply),
-            Input::Heard(socket, heard) => {
-                let is_gone = matches!(heard, Heard::Gone);
-                self.with(now, socket, |session, directory| match heard {
-                    Heard::Text(text) => session.handle_text(now, &text, directory),
-                    Heard::Binary(bytes) => session.handle_binary(now, bytes, directory),
-                    Heard::Ping => session.handle_ping(now, directory),
-                    Heard::TooBig => session.handle_too_big(directory),
-                    Heard::Gone => session.handle_gone(directory),
-                });
-                if is_gone {
-                    self.clients.remove(&socket);
-                }
-            }
-            // Whoever asked and did not wait for the answer needs none.
-            Input::Health(reply) => drop(reply.send(self.health())),
-            Input::Figures(reply) => drop(reply.send(self.figures())),
+            Input::Opened(visitor, reply) => self.handle_opened(now, visitor, reply),
+            Input::Heard(socket, heard) => self.handle_heard(now, socket, heard),
+            Input::Denied(denied) => self.log_denied(now.at, &denied),
+            Input::Asked(question) => self.answer(now, question),
         }
     }
 
-    fn handle_opened(&mut self, now: Instant, reply: oneshot::Sender<Mail>) {
+    fn handle_heard(&mut self, now: Now, socket: SocketId, heard: Heard) {
+        let is_gone = matches!(heard, Heard::Gone | Heard::Lost);
+        self.with(now, socket, |session, directory| match heard {
+            Heard::Text(text) => session.handle_text(now, &text, directory),
+            Heard::Binary(bytes) => session.handle_binary(now.at, bytes, directory),
+            Heard::Ping => session.handle_ping(now.at, directory),
+            Heard::TooBig => session.handle_too_big(directory),
+            Heard::Gone => session.handle_gone(directory),
+            Heard::Lost => session.handle_lost(now.at, directory),
+        });
+        if is_gone && let Some(client) = self.clients.get_mut(&socket) {
+            client.outbox = None;
+            self.forget_if_gone(socket);
+        }
+    }
+
+    /// Forgets a client without a socket whom nobody awaits.
+    fn forget_if_gone(&mut self, socket: SocketId) {
+        let is_gone = |client: &Client| client.outbox.is_none() && !client.session.is_away();
+        if self.clients.get(&socket).is_some_and(is_gone) {
+            self.remove(socket);
+        }
+    }
+
+    fn remove(&mut self, socket: SocketId) -> Option<Client> {
+        let client = self.clients.remove(&socket)?;
+        let network = client.session.network();
+        self.directory.addresses_mut().remove_socket(network);
+        Some(client)
+    }
+
+    fn handle_opened(&mut self, now: Now, visitor: Visitor, reply: oneshot::Sender<Mail>) {
         self.opened += 1;
         let socket = SocketId(self.opened);
-        let (outbox, mail) = websocket::mailbox(socket, &self.limits, self.open.clone());
+        let (outbox, mail) = websocket::mailbox(socket, &self.rules.limits, self.open.clone());
         if reply.send(mail).is_err() {
             return;
         }
-        let ice_servers = self.ice_servers.clone();
-        let (session, greeting) =
-            Session::new(now, socket, ice_servers, &self.limits, &mut self.directory);
         self.signalling.sockets_opened += 1;
+        let addresses = self.directory.addresses_mut();
+        if let Err(too_many) = addresses.add_socket(now.at, visitor.network) {
+            let message = Problem::from(too_many).into_message(None);
+            // An outbox that is new is not full.
+            let _ = outbox.push(message.to_json().into());
+            outbox.close(CloseCode::Policy);
+            self.signalling.sockets_refused += 1;
+            return;
+        }
+        let ice_servers = self.ice_servers.clone();
+        let (session, outputs) = Session::new(
+            now,
+            socket,
+            visitor,
+            ice_servers,
+            &self.rules,
+            &mut self.directory,
+        );
+        let outbox = Some(outbox);
         self.clients.insert(socket, Client { session, outbox });
-        self.act(now, socket, vec![greeting]);
+        self.act(now, socket, outputs);
     }
 
-    fn handle_report(&mut self, now: Instant, report: Report) {
+    fn handle_report(&mut self, now: Now, report: Report) {
         match report {
             Report::Event(event) => {
                 let peer = whose(&event);
@@ -292,9 +260,7 @@ impl Hub {
                 }
             }
             Report::Snapshot(id, figures) => {
-                if let Some(shard) = self.shards.get_mut(&id) {
-                    shard.figures = figures;
-                }
+                self.shards.handle_snapshot(id, figures);
             }
         }
     }
@@ -302,7 +268,7 @@ impl Hub {
     /// Lets a session decide, and does what it decided.
     fn with(
         &mut self,
-        now: Instant,
+        now: Now,
         socket: SocketId,
         decide: impl FnOnce(&mut Session, &mut Directory) -> Vec<Output>,
     ) {
@@ -312,25 +278,108 @@ impl Hub {
         }
     }
 
-    fn act(&mut self, now: Instant, socket: SocketId, outputs: Vec<Output>) {
+    fn act(&mut self, now: Now, socket: SocketId, outputs: Vec<Output>) {
         let mut due = VecDeque::from([(socket, outputs)]);
         while let Some((socket, outputs)) = due.pop_front() {
-            for output in outputs {
-                match output {
+            let mut outputs = outputs.into_iter();
+            while let Some(output) = outputs.next() {
+                let (first, then) = match output {
                     Output::Tell(sockets, message) => {
                         let slow = self.tell(&sockets, &message);
                         due.extend(slow.into_iter().map(|slow| (slow, self.cut(now, slow))));
+                        continue;
                     }
                     Output::Command(shard, command, reference) => {
-                        if let Err(Undelivered(command)) = self.send(shard, command) {
-                            let void = self.undelivered(now, socket, &command, reference);
-                            due.push_front((socket, void));
-                            break;
-                        }
+                        let Err(Undelivered(command)) = self.shards.send(shard, command) else {
+                            continue;
+                        };
+                        // The rest is void.
+                        outputs = Vec::new().into_iter();
+                        (socket, self.undelivered(now, socket, &command, reference))
                     }
-                    Output::Close(code) => self.close(socket, code),
-                }
+                    Output::Kick(other, reason) => (
+                        other,
+                        self.decide(other, |s, d| s.handle_kick(reason, None, d)),
+                    ),
+                    Output::Again(join, reference) => {
+                        let again = |s: &mut Session, d: &mut Directory| {
+                            s.handle_again(now, *join, reference, d)
+                        };
+                        (socket, self.decide(socket, again))
+                    }
+                    Output::Resume(earlier, token, reference) => {
+                        let earlier = self.take_over(socket, earlier, &token);
+                        (
+                            socket,
+                            self.decide(socket, |s, d| s.handle_resume(earlier, reference, d)),
+                        )
+                    }
+                    Output::Denied(denied) => {
+                        self.log_denied(now.at, &denied);
+                        continue;
+                    }
+                    Output::Close(code) => {
+                        self.close(socket, code);
+                        continue;
+                    }
+                };
+                // What follows from an output comes before the outputs after it.
+                due.push_front((socket, outputs.collect()));
+                due.push_front((first, then));
+                break;
             }
+        }
+    }
+
+    fn decide(
+        &mut self,
+        socket: SocketId,
+        decide: impl FnOnce(&mut Session, &mut Directory) -> Vec<Output>,
+    ) -> Vec<Output> {
+        let client = self.clients.get_mut(&socket);
+        client.map_or_else(Vec::new, |client| {
+            decide(&mut client.session, &mut self.directory)
+        })
+    }
+
+    /// Takes the session away from a socket, for another one that shows its resume token.
+    fn take_over(&mut self, by: SocketId, earlier: SocketId, token: &str) -> Option<Session> {
+        let client = self.clients.get(&earlier)?;
+        if earlier == by || !client.session.is_resumed_by(token) {
+            return None;
+        }
+        let client = self.remove(earlier)?;
+        if let Some(outbox) = client.outbox {
+            outbox.close(CloseCode::Replaced);
+        }
+        self.signalling.resumed += 1;
+        Some(client.session)
+    }
+
+    /// Looks for what has taken too long.
+    fn sweep(&mut self, now: Now) {
+        self.directory.handle_timeout(now.at);
+        let sockets: Vec<_> = self.clients.keys().copied().collect();
+        for socket in sockets {
+            self.with(now, socket, |session, directory| {
+                session.handle_timeout(now.at, directory)
+            });
+            self.forget_if_gone(socket);
+        }
+    }
+
+    /// The one place where everything passes that happens in rooms.
+    fn note(&mut self) {
+        while let Some(happening) = self.directory.poll_happening() {
+            tracing::debug!(?happening);
+            self.signalling.note(&happening);
+        }
+    }
+
+    fn log_denied(&mut self, now: Instant, denied: &Denied) {
+        self.signalling.unauthorized += 1;
+        if let Some(held) = self.log.denied.pass(now) {
+            tracing::info!(held, "a token was refused: {denied}");
         }
     }
 
@@ -347,7 +396,8 @@ impl Hub {
             let Some(client) = self.clients.get(socket) else {
                 continue;
             };
-            if client.outbox.push(text.clone()).is_err() {
+            let outbox = client.outbox.as_ref();
+            if outbox.is_some_and(|outbox| outbox.push(text.clone()).is_err()) {
                 slow.push(*socket);
             }
         }
@@ -355,50 +405,38 @@ impl Hub {
     }
 
     /// Ends a client that does not read, without waiting for its outbox.
-    fn cut(&mut self, now: Instant, socket: SocketId) -> Vec<Output> {
-        let Some(mut client) = self.clients.remove(&socket) else {
+    fn cut(&mut self, now: Now, socket: SocketId) -> Vec<Output> {
+        let Some(mut client) = self.remove(socket) else {
             return Vec::new();
         };
-        client.outbox.cut();
+        if let Some(outbox) = client.outbox {
+            outbox.cut();
+        }
         self.signalling.slow_readers += 1;
-        if let Some(held) = self.log.slow.pass(now) {
+        if let Some(held) = self.log.slow.pass(now.at) {
             tracing::info!(held, "a client reads too slowly and was disconnected");
         }
         client.session.handle_gone(&mut self.directory)
     }
 
     fn close(&mut self, socket: SocketId, code: CloseCode) {
-        if let Some(client) = self.clients.remove(&socket) {
-            client.outbox.close(code);
-            self.signalling.sockets_refused += u64::from(code != CloseCode::GoingAway);
-        }
-    }
-
-    fn send(&mut self, shard: ShardId, command: Command) -> Result<(), Undelivered> {
-        let shard = self
-            .shards
-            .get_mut(&shard)
-            .expect("the directory names known shards");
-        match command {
-            Command::Join { .. } if !shard.leaving.is_empty() => Err(Undelivered(command)),
-            Command::Leave { peer } => {
-                shard.leaving.push_back(peer);
-                shard.tell_who_left();
-                Ok(())
+        if let Some(Client { outbox, .. }) = self.remove(socket) {
+            if let Some(outbox) = outbox {
+                outbox.close(code);
             }
-            command => shard.commands.try_send(command),
+            self.signalling.sockets_refused += u64::from(code != CloseCode::GoingAway);
         }
     }
 
     fn undelivered(
         &mut self,
-        now: Instant,
+        now: Now,
         socket: SocketId,
         command: &Command,
         reference: Option<Reference>,
     ) -> Vec<Output> {
         self.signalling.server_busy += 1;
-        if let Some(held) = self.log.busy.pass(now) {
+        if let Some(held) = self.log.busy.pass(now.at) {
             tracing::warn!(
                 held,
                 "a shard's command queue is full: requests are refused"
@@ -411,50 +449,6 @@ impl Hub {
             .session
             .handle_undelivered(command, reference, &mut self.directory)
     }
-
-    fn tell_who_left(&mut self) {
-        for shard in self.shards.values_mut() {
-            shard.tell_who_left();
-        }
-    }
-
-    fn health(&self) -> Health {
-        Health {
-            status: "healthy",
-            rooms: self.directory.room_count(),
-            participants: self.directory.peer_count(),
-            config: HealthConfig {
-                max_rooms: self.directory.options().max_rooms,
-                max_participants_per_room: self.directory.options().max_participants,
-            },
-        }
-    }
-
-    fn figures(&self) -> Figures {
-        let signalling = Signalling {
-            sockets: self.clients.len() as u64,
-            rooms: self.directory.room_count() as u64,
-            participants: self.directory.peer_count() as u64,
-            ..self.signalling.clone()
-        };
-        let shards = self.shards.iter();
-        Figures::new(signalling, shards.map(|(id, shard)| (*id, &*shard.figures)))
-    }
-}
-
-impl Shard {
-    fn tell_who_left(&mut self) {
-        while let Some(peer) = self.leaving.front() {
-            if self
-                .commands
-                .try_send(Command::Leave { peer: *peer })
-                .is_err()
-            {
-                return;
-            }
-            self.leaving.pop_front();
-        }
-    }
 }
 
 /// Whose session an event concerns.
@@ -462,45 +456,12 @@ fn whose(event: &Event) -> PeerId {
     match event {
         Event::Answer { peer, .. }
         | Event::Refused { peer, .. }
+        | Event::NotPublished { peer, .. }
         | Event::RequestOffer { peer, .. }
         | Event::Slots { peer, .. }
         | Event::Connected { peer }
         | Event::Closed { peer, .. } => *peer,
         Event::TrackPublished { track, .. } => track.id.peer,
         Event::TrackUnpublished { track, .. } => track.peer,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::RoomId;
-    use crate::mailbox::{self, COMMAND_QUEUE, Waker};
-
-    #[test]
-    fn those_who_leave_go_before_those_who_come() {
-        let id = ShardId::new(0);
-        let (commands, shard) = mailbox::commands(id, Waker::new(|| {}));
-        let (mut hub, _) = Hub::new(clock(), &Options::default(), vec![commands]);
-        let join = |number| Command::Join {
-            room: RoomId::parse("r").unwrap(),
-            peer: PeerId::new(number),
-        };
-        for number in 0..COMMAND_QUEUE as u64 {
-            hub.send(id, join(number)).unwrap();
-        }
-        let peer = PeerId::new(0);
-        hub.send(id, Command::Leave { peer }).unwrap();
-        for _ in 0..10 {
-            shard.recv().unwrap();
-        }
-        assert!(hub.send(id, join(9999)).is_err());
-        hub.tell_who_left();
-        hub.send(id, join(9999)).unwrap();
-        let last: Vec<_> = shard.try_iter().collect();
-        assert_eq!(
-            last[last.len() - 2..],
-            [Command::Leave { peer }, join(9999)]
-        );
     }
 }

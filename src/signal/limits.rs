@@ -28,6 +28,13 @@ pub const MAX_METADATA_BYTES: usize = 4 * 1024;
 /// `bad-message`.
 pub const MAX_TOPIC_CHARS: usize = 128;
 
+/// Longest `userId` and identity, in characters. A longer one is answered with `bad-message`.
+pub const MAX_IDENTITY_CHARS: usize = 128;
+
+/// Most tracks that one `subscribe`, `unsubscribe` or `set-layout` names. More are answered with
+/// `bad-message`.
+pub const MAX_NAMED_TRACKS: usize = 256;
+
 /// Longest ICE candidate line, in bytes. A longer one is answered with `bad-candidate`.
 pub const MAX_CANDIDATE_BYTES: usize = 1024;
 
@@ -41,6 +48,12 @@ pub const MAX_MID_BYTES: usize = 64;
 /// Longest `ref` that is echoed, in characters. A longer one is left out of the reply.
 pub const MAX_REF_CHARS: usize = 64;
 
+/// Longest token, in bytes. A longer one is `unauthorized`.
+pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// How far the clock of whoever mints tokens may be from ours, in seconds.
+pub const CLOCK_LEEWAY_SECONDS: f64 = 10.0;
+
 /// Messages from all sockets waiting for the hub. When full the sockets are not read.
 pub const INBOX_MESSAGES: usize = 256;
 
@@ -50,6 +63,14 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest head of a request, in bytes. A longer one is answered with 431.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// How long a WebSocket may be open without a token where one is required. Then it is told
+/// `unauthorized` and closed with 1008.
+pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often it is looked for what has taken too long: [`TOKEN_TIMEOUT`], empty rooms, sockets
+/// that did not come back.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a WebSocket is pinged, so that proxies keep it and dead ones are noticed.
 pub const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -103,6 +124,9 @@ pub struct Options {
     /// Bytes waiting to be written to one socket. A message that does not fit finds its reader
     /// too slow, as above; one longer than all of it fits when nothing else waits.
     pub outbox_bytes: u32,
+    /// How long a participant whose socket was lost stays in its room, so that it can come back
+    /// with its `resumeToken`; zero to leave at once.
+    pub resume_timeout: Duration,
     /// Connections open at once. One more is dropped as soon as it is accepted.
     pub max_connections: usize,
 }
@@ -118,6 +142,7 @@ impl Default for Options {
             bytes_per_second: 128 * 1024,
             outbox_messages: 1024,
             outbox_bytes: 4 * 1024 * 1024,
+            resume_timeout: Duration::from_secs(30),
             max_connections: 10_000,
         }
     }
@@ -188,6 +213,14 @@ impl Bucket {
             self.left -= wanted;
         }
         enough
+    }
+}
+
+impl Bucket {
+    /// Whether nothing is missing.
+    #[must_use]
+    pub fn is_full(&mut self, now: Instant) -> bool {
+        self.take(now, 0) && self.left == self.full
     }
 }
 

@@ -7,7 +7,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -15,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
+use crate::signal::caller::Remote;
 use crate::signal::clock;
 use crate::signal::limits::{self, LogGate};
 
@@ -24,8 +28,8 @@ pub async fn accept(listener: TcpListener, app: Router, max_connections: usize) 
     let mut full = LogGate::new(clock());
     let mut failed = LogGate::new(clock());
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(e) => {
                 if let Some(held) = failed.pass(clock()) {
                     tracing::warn!(held, "cannot accept a connection: {e}");
@@ -41,16 +45,22 @@ pub async fn accept(listener: TcpListener, app: Router, max_connections: usize) 
             }
             continue;
         };
-        tokio::spawn(serve(Lingering::new(stream, place), app.clone()));
+        let remote = Remote(address.ip());
+        tokio::spawn(serve(Lingering::new(stream, place), remote, app.clone()));
     }
 }
 
-async fn serve(stream: Lingering, app: Router) {
+async fn serve(stream: Lingering, remote: Remote, app: Router) {
+    let app = TowerToHyperService::new(app);
+    let with_remote = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(remote);
+        app.call(request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEAD_TIMEOUT)
         .max_buf_size(limits::MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
+        .serve_connection(TokioIo::new(stream), with_remote)
         .with_upgrades()
         .await;
     if let Err(e) = served {

@@ -258,13 +258,12 @@ mod tests {
         "config": {"max_rooms": 1000, "max_participants_per_room": 100}});
         assert_eq!(health, expected);
 
-        // Going without a word is leaving.
-        drop(bob);
+        bob.0.close(None).await.unwrap();
         let left = ada.hear("participant-left").await;
         assert_eq!(left["participantId"], json!(bob_peer.to_string()));
         assert_eq!(server.command().await, Command::Leave { peer: bob_peer });
         assert_eq!(server.json("/health").await["participants"], 1);
-        drop(ada);
+        ada.0.close(None).await.unwrap();
         assert_eq!(server.command().await, Command::Leave { peer: ada_peer });
         let health = server.json("/health").await;
         assert_eq!(
@@ -272,6 +271,56 @@ mod tests {
             (&json!(0), &json!(0))
         );
         server.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_lost_socket_is_replaced_and_its_participant_goes_on() {
+        let mut server = Server::start(Options::default(), 1);
+        let (mut ada, connected) = Client::connect(&server).await;
+        ada.say(&json!({"type": "join", "roomId": "r"})).await;
+        let joined = ada.hear("joined").await;
+        let (mut bob, _) = Client::connect(&server).await;
+        bob.say(&json!({"type": "join", "roomId": "r"})).await;
+        bob.hear("joined").await;
+        ada.hear("participant-joined").await;
+        // Whether the server has noticed the loss or not makes no difference.
+        for notices in [true, false] {
+            let lost = std::mem::replace(&mut ada, Client::connect(&server).await.0);
+            let kept = if notices {
+                drop(lost);
+                None
+            } else {
+                Some(lost)
+            };
+            let token = &joined["resumeToken"];
+            let token = if notices {
+                token.clone()
+            } else {
+                bob_hears(&mut bob).await
+            };
+            ada.say(&json!({"type": "join", "roomId": "r", "resumeToken": token}))
+                .await;
+            let back = ada.hear("joined").await;
+            assert_eq!(back["participantId"], connected["participantId"]);
+            assert_eq!(back["resumed"], true);
+            assert_eq!(back["participants"].as_array().unwrap().len(), 1);
+            ada.hear("slots").await;
+            if let Some(kept) = kept {
+                assert_eq!(kept.close_code().await, 1008);
+            }
+            let payload = &back["resumeToken"];
+            ada.say(&json!({"type": "data", "payload": payload})).await;
+        }
+        bob_hears(&mut bob).await;
+        assert_eq!(server.json("/health").await["participants"], 2);
+        server.command().await;
+        server.command().await;
+        assert!(server.woken.try_recv().is_err(), "no shard heard of it");
+        server.stop().await.unwrap();
+    }
+
+    async fn bob_hears(bob: &mut Client) -> Value {
+        bob.hear("data").await["payload"].clone()
     }
 
     #[tokio::test]
@@ -404,7 +453,7 @@ mod tests {
     #[tokio::test]
     async fn a_busy_shard_refuses_joins_and_hears_of_everyone_who_leaves() {
         let mut server = Server::start(Options::default(), 1);
-        let (ada, ada_peer) = Client::join(&mut server, "r").await;
+        let (mut ada, ada_peer) = Client::join(&mut server, "r").await;
         let (mut bob, _) = Client::join(&mut server, "r").await;
         // The shard takes nothing while offers fill its queue.
         let (mut carol, _) = Client::connect(&server).await;
@@ -436,7 +485,7 @@ mod tests {
             (&error["code"], &error["ref"]),
             (&json!("server-busy"), &json!("j"))
         );
-        drop(ada);
+        ada.0.close(None).await.unwrap();
         bob.hear("participant-left").await;
         carol.say(&json!({"type": "join", "roomId": "r"})).await;
         assert_eq!(carol.error().await, "server-busy");
@@ -617,7 +666,9 @@ mod tests {
             alive.say(&json!({"type": "ping"})).await;
             alive.hear("pong").await
         });
-        let left = timeout(limits::SILENCE_TIMEOUT * 2, server.woken.recv()).await;
+        // It may come back for a while longer.
+        let patience = limits::SILENCE_TIMEOUT * 2 + limits::Options::default().resume_timeout;
+        let left = timeout(patience, server.woken.recv()).await;
         left.expect("a command in time");
         let leave = Command::Leave { peer: silent_peer };
         assert_eq!(server.shards[0].try_recv(), Ok(leave));

@@ -1,161 +1,22 @@
-//! The wire of `/ws`: what clients say and what they are told, as JSON text.
+//! The wire of `/ws`: what clients are told, as JSON text; [`request`](super::request) is what
+//! they say.
 //!
 //! *Participant* is the wire's word for a peer and lives only here.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::engine::command::{Kind, Slot, Source, TrackInfo};
 use crate::id::{PeerId, RoomId, TrackId};
-use crate::signal::problem::{Code, Problem};
-use crate::signal::{directory, limits};
-
-/// A message and what its sender calls it.
-#[derive(Debug, PartialEq)]
-pub struct Received {
-    /// The message, or why it is none.
-    pub message: Result<ClientMessage, Problem>,
-    /// The sender's `ref` (or `id`), echoed in the reply.
-    pub reference: Option<Reference>,
-}
-
-/// What a client says. Fields we do not know are ignored.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(
-    tag = "type",
-    rename_all = "kebab-case",
-    rename_all_fields = "camelCase"
-)]
-pub enum ClientMessage {
-    /// Enter a room.
-    Join {
-        /// Room name, see [`RoomId`].
-        room_id: String,
-        /// What to call the participant.
-        participant_name: Option<String>,
-        /// Told to the others as it is.
-        metadata: Option<Value>,
-    },
-    /// A session description (RFC 8829).
-    Offer {
-        /// The room joined, for clients that send it.
-        room_id: Option<String>,
-        /// The session description.
-        sdp: String,
-        /// What the sending m-lines carry, by `a=mid`.
-        tracks: Option<BTreeMap<String, OfferedTrack>>,
-    },
-    /// A trickled ICE candidate; none or an empty one ends them.
-    IceCandidate {
-        /// The room joined, for clients that send it.
-        room_id: Option<String>,
-        /// The candidate as the browser gives it.
-        candidate: Option<CandidateField>,
-    },
-    /// Leave the room; the socket stays.
-    Leave {
-        /// The room joined, for clients that send it.
-        room_id: Option<String>,
-    },
-    /// The next offer, or the one given, adds a screen.
-    StartScreenShare {
-        /// The room joined, for clients that send it.
-        room_id: Option<String>,
-        /// The session description that adds it.
-        sdp: Option<String>,
-    },
-    /// The screen is shared no longer.
-    StopScreenShare {
-        /// The room joined, for clients that send it.
-        room_id: Option<String>,
-        /// The session description that takes it away.
-        sdp: Option<String>,
-    },
-    /// The sender has muted its track.
-    Mute {
-        /// One of its own tracks.
-        track_id: String,
-    },
-    /// The sender has unmuted its track.
-    Unmute {
-        /// One of its own tracks.
-        track_id: String,
-    },
-    /// Tell one or all of the others something.
-    Data {
-        /// The room joined, for clients that send it.
-        room_id: Option<String>,
-        /// To whom; to everyone else in the room when left out.
-        to: Option<String>,
-        /// Any JSON.
-        payload: Value,
-        /// What it is about.
-        topic: Option<String>,
-    },
-    /// Are you there?
-    Ping,
-    /// Understood, not served.
-    UpdateQuality,
-    /// Understood, not served.
-    Subscribe,
-    /// Understood, not served.
-    Unsubscribe,
-    /// Understood, not served.
-    SetLayout,
-    /// Anything else.
-    #[serde(other)]
-    Unknown,
-}
-
-impl ClientMessage {
-    /// The session description it carries.
-    #[must_use]
-    pub fn sdp(&self) -> Option<&str> {
-        match self {
-            Self::Offer { sdp, .. }
-            | Self::StartScreenShare { sdp: Some(sdp), .. }
-            | Self::StopScreenShare { sdp: Some(sdp), .. } => Some(sdp),
-            _ => None,
-        }
-    }
-}
-
-/// What a client says about a track it offers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct OfferedTrack {
-    /// Where it comes from.
-    pub source: SourceName,
-}
-
-/// A candidate as browsers and other clients write it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub enum CandidateField {
-    /// The candidate line alone.
-    Line(String),
-    /// `RTCIceCandidateInit`; we need its line only, for all m-lines are bundled.
-    Init {
-        /// The candidate line.
-        candidate: Option<String>,
-    },
-}
-
-impl CandidateField {
-    /// The candidate line, empty for the end of candidates.
-    #[must_use]
-    pub fn line(&self) -> &str {
-        match self {
-            Self::Line(line) => line,
-            Self::Init { candidate } => candidate.as_deref().unwrap_or_default(),
-        }
-    }
-}
+use crate::signal::directory;
+use crate::signal::problem::Code;
 
 /// What a client calls its message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Reference {
     /// A short text.
@@ -164,49 +25,8 @@ pub enum Reference {
     Number(serde_json::Number),
 }
 
-/// Reads one message. Never fails as a whole: what is wrong with it is its content.
-#[must_use]
-pub fn parse(text: &str) -> Received {
-    let refused = |code, message: &str, reference| Received {
-        message: Err(Problem::new(code, message)),
-        reference,
-    };
-    let value: Value = match serde_json::from_str(text) {
-        Ok(value) => value,
-        Err(e) => return refused(Code::BadJson, &format!("not JSON: {e}"), None),
-    };
-    let Value::Object(fields) = &value else {
-        return refused(Code::BadMessage, "a message is a JSON object", None);
-    };
-    let reference = [fields.get("ref"), fields.get("id")]
-        .into_iter()
-        .flatten()
-        .find_map(reference);
-    if !matches!(fields.get("type"), Some(Value::String(_))) {
-        let text = "a message has a \"type\", which is a string";
-        return refused(Code::BadMessage, text, reference);
-    }
-    match serde_json::from_value(value) {
-        Ok(message) => Received {
-            message: Ok(message),
-            reference,
-        },
-        Err(e) => refused(Code::BadMessage, &e.to_string(), reference),
-    }
-}
-
-fn reference(value: &Value) -> Option<Reference> {
-    match value {
-        Value::String(s) if s.chars().count() <= limits::MAX_REF_CHARS => {
-            Some(Reference::Text(s.clone()))
-        }
-        Value::Number(n) => Some(Reference::Number(n.clone())),
-        _ => None,
-    }
-}
-
 /// What a client is told.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(
     tag = "type",
     rename_all = "kebab-case",
@@ -228,6 +48,11 @@ pub enum ServerMessage {
         participant_id: Shown<PeerId>,
         /// Who else is there, in the order they came.
         participants: Vec<Participant>,
+        /// For `join`, to come back as the same participant when the socket is lost.
+        resume_token: String,
+        /// Whether the participant has come back, and its media goes on.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        resumed: bool,
         /// The `ref` of the request.
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<Reference>,
@@ -315,6 +140,27 @@ pub enum ServerMessage {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<Reference>,
     },
+    /// The newer token holds from here on.
+    TokenAccepted {
+        /// The `ref` of the request.
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<Reference>,
+    },
+    /// An m-line of an offer sends what the participant may not publish: it is not forwarded.
+    NotPublished {
+        /// The m-line's `a=mid`.
+        mid: String,
+        /// What it sends.
+        source: SourceName,
+    },
+    /// The participant was removed from its room, and the socket closes with 1008.
+    Kicked {
+        /// Why, for programs. Stable.
+        reason: KickReason,
+        /// Why, for people, if whoever did it said so.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
     /// Yes.
     Pong {
         /// The `ref` of the request.
@@ -328,6 +174,9 @@ pub enum ServerMessage {
         /// Why, for programs. Stable.
         reason: RoomClosedReason,
     },
+    /// What another participant sent to this one alone: its own message, with `from`.
+    #[serde(untagged)]
+    Relayed(Map<String, Value>),
 }
 
 impl ServerMessage {
@@ -348,10 +197,23 @@ impl<T: fmt::Display> Serialize for Shown<T> {
     }
 }
 
+impl<T> JsonSchema for Shown<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Id".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({"type": "string"})
+    }
+}
+
 /// A peer, as the others see it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Participant {
     id: Shown<PeerId>,
+    /// Who it is by its token; left out where it showed none.
+    #[serde(rename = "userId", skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
     name: Option<String>,
     metadata: Option<Value>,
     tracks: Vec<Track>,
@@ -361,6 +223,7 @@ impl From<&directory::Member> for Participant {
     fn from(member: &directory::Member) -> Self {
         Self {
             id: Shown(member.peer),
+            user_id: member.identity.clone().filter(|_| member.is_verified),
             name: member.name.clone(),
             metadata: member.metadata.clone(),
             tracks: member.tracks.iter().map(Track::from).collect(),
@@ -369,7 +232,7 @@ impl From<&directory::Member> for Participant {
 }
 
 /// A published track.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Track {
     track_id: Shown<TrackId>,
@@ -393,14 +256,14 @@ impl From<&TrackInfo> for Track {
 impl From<&directory::MemberTrack> for Track {
     fn from(track: &directory::MemberTrack) -> Self {
         Self {
-            muted: track.muted,
+            muted: track.muted.is_some(),
             ..Self::from(&track.info)
         }
     }
 }
 
 /// What plays in a slot.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Playing {
     participant_id: Shown<PeerId>,
@@ -422,7 +285,7 @@ pub fn slots(slots: &[Slot]) -> BTreeMap<String, Option<Playing>> {
 }
 
 /// [`Kind`] on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum KindName {
     /// Sound.
@@ -441,7 +304,7 @@ impl From<Kind> for KindName {
 }
 
 /// [`Source`] on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceName {
     /// A person's voice.
@@ -477,20 +340,32 @@ impl From<SourceName> for Source {
 }
 
 /// Why a room is no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RoomClosedReason {
     /// The server stops.
     ServerShutdown,
+    /// It was deleted through the API.
+    Deleted,
+}
+
+/// Why a participant was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KickReason {
+    /// Someone of the same identity has joined the room.
+    DuplicateIdentity,
+    /// Somebody removed it through the API.
+    Removed,
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
-    use crate::signal::directory::{Member, MemberTrack, SocketId};
+    use crate::signal::directory::{Member, MemberTrack, MutedBy, SocketId};
+    use crate::signal::problem::Problem;
 
     const PEER: PeerId = PeerId::new(0x2a);
 
@@ -510,9 +385,16 @@ mod tests {
         Participant::from(&Member {
             peer: PEER,
             socket: SocketId(7),
+            network: std::net::IpAddr::from([192, 0, 2, 1]).into(),
+            identity: Some("ada".to_owned()),
+            is_verified: false,
+            is_hidden: false,
             name: Some("Ada".to_owned()),
             metadata: Some(json!({"colour": "red"})),
-            tracks: vec![MemberTrack { info, muted: true }],
+            tracks: vec![MemberTrack {
+                info,
+                muted: Some(MutedBy::Publisher),
+            }],
         })
     }
 
@@ -548,12 +430,14 @@ mod tests {
                 room_id: room(),
                 participant_id: Shown(PEER),
                 participants: vec![participant()],
+                resume_token: "p_000000000000002a.00".to_owned(),
+                resumed: false,
                 reference: Some(Reference::Number(5.into())),
             },
             r#"{"type":"joined","roomId":"room-123","participantId":"p_000000000000002a",
                 "participants":[{"id":"p_000000000000002a","name":"Ada","metadata":{"colour":"red"},
                 "tracks":[{"trackId":"t_000000000000002a_1","kind":"video","source":"screen",
-                "muted":true}]}],"ref":5}"#,
+                "muted":true}]}],"resumeToken":"p_000000000000002a.00","ref":5}"#,
         );
         assert_golden(
             &ServerMessage::RequestOffer {
@@ -655,6 +539,25 @@ mod tests {
             },
             r#"{"type":"room-closed","roomId":"room-123","reason":"server-shutdown"}"#,
         );
+        assert_golden(
+            &ServerMessage::Kicked {
+                reason: KickReason::DuplicateIdentity,
+                message: None,
+            },
+            r#"{"type":"kicked","reason":"duplicate-identity"}"#,
+        );
+        assert_golden(
+            &ServerMessage::NotPublished {
+                mid: "2".to_owned(),
+                source: SourceName::Screen,
+            },
+            r#"{"type":"not-published","mid":"2","source":"screen"}"#,
+        );
+        let relayed = json!({"type": "answer", "sdp": "v=0", "from": "p"});
+        assert_golden(
+            &ServerMessage::Relayed(serde_json::from_value(relayed).unwrap()),
+            r#"{"from":"p","sdp":"v=0","type":"answer"}"#,
+        );
     }
 
     #[test]
@@ -668,191 +571,5 @@ mod tests {
             &problem.into_message(Some(Reference::Text("r1".to_owned()))),
             r#"{"type":"error","code":"already-joined","message":"no","ref":"r1"}"#,
         );
-    }
-
-    #[test]
-    fn every_message_of_a_client_is_understood() {
-        let room_id = Some("room-123".to_owned());
-        let init = |candidate: Option<&str>| CandidateField::Init {
-            candidate: candidate.map(str::to_owned),
-        };
-        let screen = OfferedTrack {
-            source: SourceName::Screen,
-        };
-        let table = [
-            (
-                // The messages printed in the documentation of the protocol.
-                r#"{"type":"join","roomId":"room-123","participantName":"John Doe"}"#,
-                ClientMessage::Join {
-                    room_id: "room-123".to_owned(),
-                    participant_name: Some("John Doe".to_owned()),
-                    metadata: None,
-                },
-            ),
-            (
-                r#"{"type":"offer","roomId":"room-123","sdp":"v=0\r\n..."}"#,
-                ClientMessage::Offer {
-                    room_id: room_id.clone(),
-                    sdp: "v=0\r\n...".to_owned(),
-                    tracks: None,
-                },
-            ),
-            (
-                r#"{"type":"ice-candidate","candidate":{"candidate":"candidate:...",
-                    "sdpMLineIndex":0,"sdpMid":"0"}}"#,
-                ClientMessage::IceCandidate {
-                    room_id: None,
-                    candidate: Some(init(Some("candidate:..."))),
-                },
-            ),
-            (
-                r#"{"type":"start-screen-share","roomId":"room-123","sdp":"v=0\r\n..."}"#,
-                ClientMessage::StartScreenShare {
-                    room_id: room_id.clone(),
-                    sdp: Some("v=0\r\n...".to_owned()),
-                },
-            ),
-            (
-                r#"{"type":"update-quality","roomId":"room-123","quality":"high"}"#,
-                ClientMessage::UpdateQuality,
-            ),
-            (
-                r#"{"type":"offer","sdp":"","tracks":{"2":{"source":"screen","x":1}}}"#,
-                ClientMessage::Offer {
-                    room_id: None,
-                    sdp: String::new(),
-                    tracks: Some(BTreeMap::from([("2".to_owned(), screen)])),
-                },
-            ),
-            (
-                r#"{"type":"ice-candidate","candidate":null}"#,
-                ClientMessage::IceCandidate {
-                    room_id: None,
-                    candidate: None,
-                },
-            ),
-            (
-                r#"{"type":"ice-candidate","candidate":""}"#,
-                ClientMessage::IceCandidate {
-                    room_id: None,
-                    candidate: Some(CandidateField::Line(String::new())),
-                },
-            ),
-            (
-                r#"{"type":"leave"}"#,
-                ClientMessage::Leave { room_id: None },
-            ),
-            (
-                r#"{"type":"stop-screen-share","roomId":"room-123"}"#,
-                ClientMessage::StopScreenShare { room_id, sdp: None },
-            ),
-            (
-                r#"{"type":"mute","trackId":"t"}"#,
-                ClientMessage::Mute {
-                    track_id: "t".to_owned(),
-                },
-            ),
-            (
-                r#"{"type":"unmute","trackId":"t"}"#,
-                ClientMessage::Unmute {
-                    track_id: "t".to_owned(),
-                },
-            ),
-            (
-                r#"{"type":"data","to":"p","payload":{"a":1},"topic":"chat"}"#,
-                ClientMessage::Data {
-                    room_id: None,
-                    to: Some("p".to_owned()),
-                    payload: json!({"a": 1}),
-                    topic: Some("chat".to_owned()),
-                },
-            ),
-            (r#"{"type":"ping","at":17}"#, ClientMessage::Ping),
-            (
-                r#"{"type":"subscribe","trackIds":[]}"#,
-                ClientMessage::Subscribe,
-            ),
-            (
-                r#"{"type":"unsubscribe","trackIds":[]}"#,
-                ClientMessage::Unsubscribe,
-            ),
-            (
-                r#"{"type":"set-layout","slots":[]}"#,
-                ClientMessage::SetLayout,
-            ),
-            (r#"{"type":"fly-me-to-the-moon"}"#, ClientMessage::Unknown),
-        ];
-        for (text, message) in table {
-            assert_eq!(parse(text).message, Ok(message), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_message_is_named_for_what_it_is() {
-        let deep = "[".repeat(100_000);
-        let table = [
-            ("", Code::BadJson),
-            ("{", Code::BadJson),
-            ("hello", Code::BadJson),
-            ("{\"type\":\"ping\"} x", Code::BadJson),
-            (deep.as_str(), Code::BadJson),
-            ("null", Code::BadMessage),
-            ("[{\"type\":\"ping\"}]", Code::BadMessage),
-            ("{}", Code::BadMessage),
-            ("{\"type\":1}", Code::BadMessage),
-            ("{\"type\":\"join\"}", Code::BadMessage),
-            ("{\"type\":\"join\",\"roomId\":7}", Code::BadMessage),
-            ("{\"type\":\"offer\",\"sdp\":null}", Code::BadMessage),
-            ("{\"type\":\"data\"}", Code::BadMessage),
-            (
-                "{\"type\":\"ice-candidate\",\"candidate\":7}",
-                Code::BadMessage,
-            ),
-            (
-                "{\"type\":\"offer\",\"sdp\":\"\",\"tracks\":{\"0\":{\"source\":\"cat\"}}}",
-                Code::BadMessage,
-            ),
-        ];
-        for (text, code) in table {
-            let problem = parse(text).message.unwrap_err();
-            assert_eq!(problem.code, code, "{text}");
-            assert!(problem.message.len() <= 200);
-        }
-    }
-
-    #[test]
-    fn a_reference_is_taken_from_ref_or_id_when_it_is_short() {
-        let reference = |text: &str| parse(text).reference;
-        let text = |s: &str| Some(Reference::Text(s.to_owned()));
-        assert_eq!(reference(r#"{"type":"ping","ref":"a"}"#), text("a"));
-        assert_eq!(reference(r#"{"type":"ping","id":"b"}"#), text("b"));
-        assert_eq!(reference(r#"{"ref":"c","id":"d"}"#), text("c"));
-        assert_eq!(reference(r#"{"ref":{},"id":"d"}"#), text("d"));
-        assert_eq!(
-            reference(r#"{"ref":1.5}"#),
-            serde_json::Number::from_f64(1.5).map(Reference::Number)
-        );
-        let long = "x".repeat(limits::MAX_REF_CHARS + 1);
-        assert_eq!(reference(&format!(r#"{{"ref":"{long}"}}"#)), None);
-        assert_eq!(reference(r#"{"ref":null}"#), None);
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_is_too_strange_to_be_answered(text in ".{0,200}") {
-            let _ = parse(&text);
-        }
-
-        #[test]
-        fn no_object_is_too_strange_to_be_answered(
-            kind in "(join|offer|ice-candidate|leave|mute|data|start-screen-share|x)",
-            field in "(roomId|sdp|candidate|trackId|to|payload|tracks|metadata|ref)",
-            value in "(null|1|-1e9|true|\"\"|\"x\"|\\[\\]|\\[1\\]|\\{\\}|\\{\"candidate\":1\\})",
-        ) {
-            let received = parse(&format!(r#"{{"type":"{kind}","{field}":{value}}}"#));
-            if let Err(problem) = received.message {
-                prop_assert_eq!(problem.code, Code::BadMessage);
-            }
-        }
     }
 }

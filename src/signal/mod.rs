@@ -4,23 +4,33 @@
 //! owns all state and asks the one [`session`] of the socket, which asks the [`directory`].
 //! Peers who need no shard, because they send their media to one another, speak a [`dialect`].
 
+pub mod access;
+pub mod addresses;
+pub mod caller;
 pub mod check;
 pub mod dialect;
 pub mod directory;
 pub mod figures;
+pub mod happening;
 pub mod http;
 pub mod hub;
 pub mod limits;
 pub mod listener;
 pub mod message;
+pub mod numbers;
 pub mod page;
 pub mod problem;
 pub mod relay;
+pub mod request;
+pub mod resume;
 pub mod screen;
 pub mod session;
 pub mod stay;
+pub mod token;
 pub mod websocket;
 
+#[cfg(test)]
+mod fixture;
 #[cfg(test)]
 mod loopback;
 
@@ -45,6 +55,8 @@ pub struct Options {
     pub page: bool,
     /// What clients are told for their `RTCPeerConnection`: a list of `RTCIceServer`.
     pub ice_servers: Vec<Value>,
+    /// Who gets in.
+    pub access: access::Options,
     /// What a client may send and hold.
     pub limits: limits::Options,
     /// How many rooms, and how full.
@@ -57,6 +69,7 @@ impl Default for Options {
             listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
             page: true,
             ice_servers: Vec::new(),
+            access: access::Options::default(),
             limits: limits::Options::default(),
             rooms: RoomOptions::default(),
         }
@@ -126,7 +139,8 @@ async fn run(
     let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Start)?;
     let (hub, handle) = Hub::new(clock(), &options, commands);
     let dialects = Dialects::start(clock(), &options);
-    let app = http::router(handle, options.page, dialects.routes(&options));
+    let site = http::Site::new(handle, &options);
+    let app = http::router(site, options.page, dialects.routes(&options));
     let max_connections = options.limits.max_connections;
     let accepting = tokio::spawn(listener::accept(listener, app, max_connections));
     let served = hub.run(reports, shutdown, || accepting.abort()).await;
@@ -134,7 +148,39 @@ async fn run(
     served.map_err(|_| ServeError::ShardsEnded)
 }
 
+/// The present, on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// For how long things take.
+    pub at: Instant,
+    /// For the times in tokens: seconds since 1970.
+    pub unix: u64,
+}
+
+impl Now {
+    /// Reads both clocks.
+    #[must_use]
+    pub fn read() -> Self {
+        Self {
+            at: clock(),
+            unix: unix_time(),
+        }
+    }
+}
+
 /// The one place where signalling reads the clock: tokio's, which a test can move.
 fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// The wall clock, in seconds since 1970: the times in tokens are of it.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where signalling reads the wall clock"
+)]
+pub fn unix_time() -> u64 {
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }

@@ -1,13 +1,16 @@
 //! What went wrong, in a code for programs and a sentence for people.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::engine::command::{CloseReason, Refusal};
+use crate::signal::addresses::TooMany;
 use crate::signal::directory::NoEntry;
 use crate::signal::message::{Reference, ServerMessage};
+use crate::signal::token::Denied;
 
 /// What went wrong, for programs. Codes are never renamed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
     /// The text is not JSON.
@@ -24,6 +27,12 @@ pub enum Code {
     MessageTooBig,
     /// Too many messages or bytes in too short a time. The socket closes with 1008.
     RateExceeded,
+    /// There is no token, or it does not hold, or not for this. The log says which.
+    Unauthorized,
+    /// The participant's token does not grant this.
+    NotPermitted,
+    /// Nobody can come back with this `resumeToken` any more: join as a new participant.
+    ResumeFailed,
     /// Join a room first.
     NotJoined,
     /// The socket is in a room already.
@@ -38,6 +47,16 @@ pub enum Code {
     RoomFull,
     /// The server has as many rooms as it may have.
     TooManyRooms,
+    /// Too many rooms were made from the client's address.
+    TooManyRoomsFromAddress,
+    /// Too many participants come from the client's address.
+    TooManyFromAddress,
+    /// Too many WebSockets are open from the client's address. The socket closes with 1008.
+    TooManySockets,
+    /// The client's address joins too often. Try again in a moment.
+    JoinsTooFast,
+    /// There is a room of this name already.
+    RoomExists,
     /// The server has no place for one more participant.
     ServerFull,
     /// The server has more to do than it can take. Try again.
@@ -71,6 +90,8 @@ pub struct Problem {
     pub code: Code,
     /// For people.
     pub message: String,
+    /// For the log: why exactly the client is `unauthorized`.
+    pub denied: Option<Denied>,
 }
 
 /// What an error quotes of a client's own text, in characters at most.
@@ -81,7 +102,11 @@ impl Problem {
     #[must_use]
     pub fn new(code: Code, message: &str) -> Self {
         let message = message.chars().take(MAX_PROBLEM_CHARS).collect();
-        Self { code, message }
+        Self {
+            code,
+            message,
+            denied: None,
+        }
     }
 
     /// The message to the client.
@@ -107,9 +132,32 @@ impl From<Refusal> for Problem {
     }
 }
 
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        Self {
+            denied: Some(denied),
+            ..Self::new(Code::Unauthorized, "unauthorized")
+        }
+    }
+}
+
+impl From<TooMany> for Problem {
+    fn from(too_many: TooMany) -> Self {
+        let code = match too_many {
+            TooMany::Rooms(_) => Code::TooManyRoomsFromAddress,
+            TooMany::Participants(_) => Code::TooManyFromAddress,
+            TooMany::Sockets(_) => Code::TooManySockets,
+            TooMany::Joins => Code::JoinsTooFast,
+        };
+        Self::new(code, &too_many.to_string())
+    }
+}
+
 impl From<NoEntry> for Problem {
     fn from(no: NoEntry) -> Self {
         let code = match no {
+            NoEntry::TooMany(too_many) => return too_many.into(),
+            NoEntry::RoomExists => Code::RoomExists,
             NoEntry::NoSuchRoom => Code::NoSuchRoom,
             NoEntry::RoomFull(_) => Code::RoomFull,
             NoEntry::TooManyRooms(_) => Code::TooManyRooms,

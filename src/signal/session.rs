@@ -1,25 +1,32 @@
 //! One client's signalling: text and events in, messages and commands out. Pure.
 //!
 //! A session is in at most one room. Each stay in a room is a new peer, so that nothing a shard
-//! still says about an earlier stay can be taken for the present one.
+//! still says about an earlier stay can be taken for the present one. A session whose socket was
+//! lost stays for a while, so that another socket's session can take its stay over.
 
-use std::collections::BTreeMap;
+mod join;
+mod talk;
+
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::engine::command::{CloseReason, Command, Event, Refusal};
 use crate::id::{PeerId, RoomId, ShardId};
+use crate::signal::access::{self, Access};
+use crate::signal::addresses::Network;
 use crate::signal::check::{self, check};
-use crate::signal::directory::{Directory, Member, SocketId};
+use crate::signal::directory::{Directory, SocketId};
 use crate::signal::limits::{self, Rate};
 use crate::signal::message::{
-    self, CandidateField, ClientMessage, OfferedTrack, Participant, Received, Reference,
-    RoomClosedReason, ServerMessage, Shown, Track,
+    self, KickReason, Reference, RoomClosedReason, ServerMessage, Shown, Track,
 };
 use crate::signal::problem::{Code, Problem};
-use crate::signal::relay;
+use crate::signal::request::{self, Join, Received};
 use crate::signal::stay::Stay;
+use crate::signal::token::Denied;
+use crate::signal::{Now, relay};
 
 /// What the hub must do, in this order.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +37,15 @@ pub enum Output {
     /// reference to [`Session::handle_undelivered`]. A [`Command::Leave`] must not fail: keep
     /// it and try again.
     Command(ShardId, Command, Option<Reference>),
+    /// Hand this to the other socket's [`Session::handle_kick`].
+    Kick(SocketId, KickReason),
+    /// Hand this to the session's own [`Session::handle_again`].
+    Again(Box<Join>, Option<Reference>),
+    /// Hand the other socket's session to [`Session::handle_resume`], if that one says that this
+    /// is its resume token; else nothing.
+    Resume(SocketId, String, Option<Reference>),
+    /// Log that a token was refused.
+    Denied(Denied),
     /// Close the session's socket. It is in no room.
     Close(CloseCode),
 }
@@ -37,7 +53,7 @@ pub enum Output {
 /// Why a socket is closed, as RFC 6455 §7.4.1 numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseCode {
-    /// The client broke a rule.
+    /// The client broke a rule, or has no right to be here.
     Policy,
     /// Another socket has taken its place.
     Replaced,
@@ -45,69 +61,130 @@ pub enum CloseCode {
     TooBig,
     /// The server stops.
     GoingAway,
+    /// Another socket has taken its place.
+    Replaced,
+}
+
+/// Who opens a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visitor {
+    /// Where it comes from.
+    pub network: Network,
+    /// The token that came with the request.
+    pub token: Option<String>,
+}
+
+/// What holds for every session.
+#[derive(Debug)]
+pub struct Rules {
+    /// Who gets in.
+    pub access: access::Options,
+    /// What a client may send and hold.
+    pub limits: limits::Options,
 }
 
 /// One client's signalling.
 #[derive(Debug)]
 pub struct Session {
     socket: SocketId,
+    network: Network,
+    rules: Arc<Rules>,
+    /// What the client may do; `None` until it has shown a token where one is needed.
+    access: Option<Access>,
     /// The peer it is in its room, or will be in the next.
     peer: PeerId,
     /// `None` when it is in no room.
     stay: Option<Stay>,
-    /// Set once the socket is to be closed: whatever comes after is ignored.
-    over: bool,
+    phase: Phase,
     rate: Rate,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The socket is open, since then.
+    Open(Instant),
+    /// The socket was lost then; another one may take over.
+    Away(Instant),
+    /// The socket is closed or to be closed: whatever comes after is ignored.
+    Over,
+}
+
 impl Session {
-    /// A session in no room, and the greeting of its client.
+    /// A session in no room, and what its client is told first.
     #[must_use]
     pub fn new(
-        now: Instant,
+        now: Now,
         socket: SocketId,
+        visitor: Visitor,
         ice_servers: Vec<Value>,
-        limits: &limits::Options,
+        rules: &Arc<Rules>,
         directory: &mut Directory,
-    ) -> (Self, Output) {
+    ) -> (Self, Vec<Output>) {
         let peer = directory.draw_peer();
-        let session = Self {
+        let admitted = rules.access.admit(visitor.token.as_deref(), now.unix);
+        let mut session = Self {
             socket,
+            network: visitor.network,
+            rules: Arc::clone(rules),
+            access: None,
             peer,
             stay: None,
-            over: false,
-            rate: Rate::new(now, limits),
+            phase: Phase::Open(now.at),
+            rate: Rate::new(now.at, &rules.limits),
         };
+        match admitted {
+            Ok(access) => session.access = Some(access),
+            // It may still come with `join`.
+            Err(Denied::Missing) => {}
+            Err(denied) => {
+                let outputs = session.end(Problem::from(denied), CloseCode::Policy, directory);
+                return (session, outputs);
+            }
+        }
         let greeting = session.tell(ServerMessage::Connected {
             participant_id: Shown(peer),
             ice_servers,
         });
-        (session, greeting)
+        (session, vec![greeting])
     }
 
     /// Takes in one text message.
-    pub fn handle_text(
-        &mut self,
-        now: Instant,
-        text: &str,
-        directory: &mut Directory,
-    ) -> Vec<Output> {
-        if let Err(outputs) = self.admit(now, text.len(), directory) {
+    pub fn handle_text(&mut self, now: Now, text: &str, directory: &mut Directory) -> Vec<Output> {
+        if let Err(outputs) = self.admit(now.at, text.len(), directory) {
             return outputs;
         }
-        let Received { message, reference } = message::parse(text);
-        let checked = message.and_then(|message| {
+        let Received { message, reference } = request::parse(text);
+        let outcome = message.and_then(|message| {
             check(&message, text.len())?;
-            self.handle_message(message, reference.clone(), directory)
+            self.handle_message(now, message, reference.clone(), directory)
         });
-        match checked {
+        self.conclude(outcome, reference, directory)
+    }
+
+    /// Takes in its own message once more, after what was in its way is gone.
+    pub fn handle_again(
+        &mut self,
+        now: Now,
+        join: Join,
+        reference: Option<Reference>,
+        directory: &mut Directory,
+    ) -> Vec<Output> {
+        let outcome = self.handle_join(now, join, reference.clone(), directory);
+        self.conclude(outcome, reference, directory)
+    }
+
+    fn conclude(
+        &mut self,
+        outcome: Result<Vec<Output>, Problem>,
+        reference: Option<Reference>,
+        directory: &mut Directory,
+    ) -> Vec<Output> {
+        match outcome {
             Ok(outputs) => outputs,
-            Err(problem) if problem.code == Code::MessageTooBig => self.end(
-                problem.into_message(reference),
-                CloseCode::TooBig,
-                directory,
-            ),
-            Err(problem) => vec![self.tell(problem.into_message(reference))],
+            Err(problem) if problem.code == Code::MessageTooBig => {
+                self.end_with(problem, reference, CloseCode::TooBig, directory)
+            }
+            Err(problem) => self.explain(problem, reference),
         }
     }
 
@@ -122,7 +199,7 @@ impl Session {
             return outputs;
         }
         let problem = Problem::new(Code::BinaryFrame, "messages are JSON in text frames");
-        vec![self.tell(problem.into_message(None))]
+        self.explain(problem, None)
     }
 
     /// Takes in the fact that a ping frame came. It has been answered, and counts.
@@ -132,11 +209,10 @@ impl Session {
 
     /// Takes in the fact that a message was too long to be read.
     pub fn handle_too_big(&mut self, directory: &mut Directory) -> Vec<Output> {
-        if self.over {
+        if self.phase == Phase::Over {
             return Vec::new();
         }
-        let problem = check::too_big();
-        self.end(problem.into_message(None), CloseCode::TooBig, directory)
+        self.end(check::too_big(), CloseCode::TooBig, directory)
     }
 
     /// Takes in what the shard said about the peer this session is in its room.
@@ -149,6 +225,7 @@ impl Session {
             Event::Answer { sdp, slots, .. } => {
                 stay.handle_verdict();
                 let slots = message::slots(&slots);
+                stay.handle_answer(slots.clone());
                 vec![self.tell(ServerMessage::Answer { sdp, slots })]
             }
             Event::Refused { refusal, .. } => {
@@ -157,14 +234,12 @@ impl Session {
                 vec![self.tell(Problem::from(refusal).into_message(reference))]
             }
             Event::RequestOffer { audio, video, .. } => {
-                vec![self.tell(ServerMessage::RequestOffer {
-                    room_id: Shown(room),
-                    audio,
-                    video,
-                })]
+                stay.handle_request(audio, video);
+                vec![self.request_offer(room, audio, video)]
             }
             Event::Slots { slots, .. } => {
                 let slots = message::slots(&slots);
+                stay.handle_slots(slots.clone());
                 vec![self.tell(ServerMessage::Slots { slots })]
             }
             Event::TrackPublished { track, .. } => {
@@ -184,6 +259,10 @@ impl Session {
                     track_id: Shown(track),
                 };
                 vec![Output::Tell(relay::everyone(&room, directory), message)]
+            }
+            Event::NotPublished { mid, source, .. } => {
+                let source = source.into();
+                vec![self.tell(ServerMessage::NotPublished { mid, source })]
             }
             Event::Connected { .. } => Vec::new(),
             Event::Closed { reason, .. } => self.handle_closed(reason, directory),
@@ -212,32 +291,86 @@ impl Session {
             stay.handle_undelivered_offer();
         }
         let problem = Problem::new(Code::ServerBusy, "the server is busy; try again soon");
-        vec![self.tell(problem.into_message(reference))]
+        self.explain(problem, reference)
     }
 
-    /// Takes in the fact that the socket is gone, or that its reader is too slow.
+    /// Takes in the fact that the client has closed the socket, or that it reads too slowly.
     pub fn handle_gone(&mut self, directory: &mut Directory) -> Vec<Output> {
-        self.over = true;
+        self.phase = Phase::Over;
         self.leave(directory)
+    }
+
+    /// Takes in the fact that the socket was lost without a word.
+    pub fn handle_lost(&mut self, now: Instant, directory: &mut Directory) -> Vec<Output> {
+        let is_awaited = self.stay.is_some() && !self.rules.limits.resume_timeout.is_zero();
+        if self.phase == Phase::Over || !is_awaited {
+            return self.handle_gone(directory);
+        }
+        self.phase = Phase::Away(now);
+        Vec::new()
+    }
+
+    /// Looks at the time: who has lost its socket leaves in the end, and who shows no token has
+    /// to go.
+    pub fn handle_timeout(&mut self, now: Instant, directory: &mut Directory) -> Vec<Output> {
+        let has_passed = |since, timeout| now.saturating_duration_since(since) >= timeout;
+        match self.phase {
+            Phase::Away(since)
+                if self.stay.is_none() || has_passed(since, self.rules.limits.resume_timeout) =>
+            {
+                self.handle_gone(directory)
+            }
+            Phase::Open(since)
+                if self.access.is_none() && has_passed(since, limits::TOKEN_TIMEOUT) =>
+            {
+                self.end(Denied::Missing.into(), CloseCode::Policy, directory)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes in the fact that the participant has to go.
+    pub fn handle_kick(
+        &mut self,
+        reason: KickReason,
+        message: Option<String>,
+        directory: &mut Directory,
+    ) -> Vec<Output> {
+        if self.phase == Phase::Over {
+            return Vec::new();
+        }
+        self.phase = Phase::Over;
+        let mut outputs = vec![self.tell(ServerMessage::Kicked { reason, message })];
+        outputs.extend(self.leave(directory));
+        outputs.push(Output::Close(CloseCode::Policy));
+        outputs
+    }
+
+    /// Takes in the fact that its room is no more. The others are told the same, and need not
+    /// hear who left first.
+    pub fn handle_room_closed(
+        &mut self,
+        reason: RoomClosedReason,
+        directory: &mut Directory,
+    ) -> Vec<Output> {
+        let Some(stay) = &self.stay else {
+            return Vec::new();
+        };
+        let (room, shard, peer) = (stay.room().clone(), stay.shard(), self.peer);
+        let room_id = Shown(room);
+        let told = self.tell(ServerMessage::RoomClosed { room_id, reason });
+        drop(self.step_out(directory));
+        self.peer = directory.draw_peer();
+        vec![told, Output::Command(shard, Command::Leave { peer }, None)]
     }
 
     /// Takes in the fact that the server stops.
     pub fn handle_shutdown(&mut self, directory: &mut Directory) -> Vec<Output> {
-        if self.over {
+        if self.phase == Phase::Over {
             return Vec::new();
         }
-        self.over = true;
-        let mut outputs = Vec::new();
-        if let Some(stay) = &self.stay {
-            let (room, shard, peer) = (stay.room().clone(), stay.shard(), self.peer);
-            outputs.push(self.tell(ServerMessage::RoomClosed {
-                room_id: Shown(room),
-                reason: RoomClosedReason::ServerShutdown,
-            }));
-            outputs.push(Output::Command(shard, Command::Leave { peer }, None));
-            // The others are told the same, and need not hear who left first.
-            drop(self.step_out(directory));
-        }
+        let mut outputs = self.handle_room_closed(RoomClosedReason::ServerShutdown, directory);
+        self.phase = Phase::Over;
         outputs.push(Output::Close(CloseCode::GoingAway));
         outputs
     }
@@ -248,6 +381,18 @@ impl Session {
         self.stay.as_ref().map(|stay| (stay.room(), self.peer))
     }
 
+    /// Whether it waits for another socket to take over.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self.phase, Phase::Away(_))
+    }
+
+    /// Where its client comes from.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
     /// Whether a message of this length may be looked at; if not, what is to be done.
     fn admit(
         &mut self,
@@ -255,178 +400,40 @@ impl Session {
         bytes: usize,
         directory: &mut Directory,
     ) -> Result<(), Vec<Output>> {
-        if self.over {
+        if self.phase == Phase::Over {
             return Err(Vec::new());
         }
         if self.rate.take(now, bytes) {
             return Ok(());
         }
         let problem = Problem::new(Code::RateExceeded, "too many messages in too short a time");
-        Err(self.end(problem.into_message(None), CloseCode::Policy, directory))
+        Err(self.end(problem, CloseCode::Policy, directory))
     }
 
     /// The client has gone too far: it leaves, and its socket is closed.
-    fn end(
+    fn end(&mut self, problem: Problem, code: CloseCode, directory: &mut Directory) -> Vec<Output> {
+        self.end_with(problem, None, code, directory)
+    }
+
+    fn end_with(
         &mut self,
-        explanation: ServerMessage,
+        problem: Problem,
+        reference: Option<Reference>,
         code: CloseCode,
         directory: &mut Directory,
     ) -> Vec<Output> {
-        self.over = true;
-        let mut outputs = vec![self.tell(explanation)];
+        self.phase = Phase::Over;
+        let mut outputs = self.explain(problem, reference);
         outputs.extend(self.leave(directory));
         outputs.push(Output::Close(code));
         outputs
     }
 
-    fn handle_message(
-        &mut self,
-        message: ClientMessage,
-        reference: Option<Reference>,
-        directory: &mut Directory,
-    ) -> Result<Vec<Output>, Problem> {
-        match message {
-            ClientMessage::Join {
-                room_id,
-                participant_name,
-                metadata,
-            } => self.handle_join(&room_id, participant_name, metadata, reference, directory),
-            ClientMessage::Offer {
-                room_id,
-                sdp,
-                tracks,
-            } => self.handle_offer(room_id, sdp, &tracks.unwrap_or_default(), reference),
-            ClientMessage::IceCandidate { room_id, candidate } => {
-                let line = candidate.as_ref().map_or("", CandidateField::line);
-                self.handle_candidate(room_id, line, reference)
-            }
-            ClientMessage::Leave { room_id } => {
-                self.stay_in(room_id)?;
-                Ok(self.leave(directory))
-            }
-            ClientMessage::StartScreenShare { room_id, sdp } => {
-                self.stay_in(room_id)?.handle_screen_start();
-                self.handle_screen_offer(sdp, reference)
-            }
-            ClientMessage::StopScreenShare { room_id, sdp } => {
-                self.stay_in(room_id)?.handle_screen_stop();
-                self.handle_screen_offer(sdp, reference)
-            }
-            ClientMessage::Mute { track_id } => {
-                self.stay_in(None)?;
-                relay::mute(self.peer, &track_id, true, directory)
-            }
-            ClientMessage::Unmute { track_id } => {
-                self.stay_in(None)?;
-                relay::mute(self.peer, &track_id, false, directory)
-            }
-            ClientMessage::Data {
-                room_id,
-                to,
-                payload,
-                topic,
-            } => {
-                self.stay_in(room_id)?;
-                relay::data(self.peer, to.as_deref(), payload, topic, directory)
-            }
-            ClientMessage::Ping => Ok(vec![self.tell(ServerMessage::Pong { reference })]),
-            ClientMessage::UpdateQuality
-            | ClientMessage::Subscribe
-            | ClientMessage::Unsubscribe
-            | ClientMessage::SetLayout => {
-                let text = "this server does not serve this message";
-                Err(Problem::new(Code::NotSupported, text))
-            }
-            ClientMessage::Unknown => {
-                let text = "no message has this \"type\"";
-                Err(Problem::new(Code::UnknownType, text))
-            }
-        }
-    }
-
-    fn handle_join(
-        &mut self,
-        room: &str,
-        name: Option<String>,
-        metadata: Option<Value>,
-        reference: Option<Reference>,
-        directory: &mut Directory,
-    ) -> Result<Vec<Output>, Problem> {
-        if self.stay.is_some() {
-            let text = "this socket is in a room already: leave it first";
-            return Err(Problem::new(Code::AlreadyJoined, text));
-        }
-        let room =
-            RoomId::parse(room).map_err(|e| Problem::new(Code::BadRoomId, &e.to_string()))?;
-        let member = Member {
-            peer: self.peer,
-            socket: self.socket,
-            name,
-            metadata,
-            tracks: Vec::new(),
-        };
-        let participant = Participant::from(&member);
-        let shard = directory.enter(room.clone(), member)?;
-        let peer = self.peer;
-        self.stay = Some(Stay::new(room.clone(), shard, peer));
-        let others = relay::others(peer, directory);
-        let participants = directory
-            .members(&room)
-            .iter()
-            .filter(|member| member.peer != peer)
-            .map(Participant::from)
-            .collect();
-        let command = Command::Join {
-            room: room.clone(),
-            peer,
-        };
-        let joined = ServerMessage::Joined {
-            room_id: Shown(room),
-            participant_id: Shown(peer),
-            participants,
-            reference: reference.clone(),
-        };
-        Ok(vec![
-            Output::Command(shard, command, reference),
-            self.tell(joined),
-            Output::Tell(others, ServerMessage::ParticipantJoined { participant }),
-        ])
-    }
-
-    fn handle_offer(
-        &mut self,
-        room: Option<String>,
-        sdp: String,
-        tracks: &BTreeMap<String, OfferedTrack>,
-        reference: Option<Reference>,
-    ) -> Result<Vec<Output>, Problem> {
-        let stay = self.stay_in(room)?;
-        let command = stay.handle_offer(sdp, tracks, reference.clone());
-        Ok(vec![Output::Command(stay.shard(), command, reference)])
-    }
-
-    /// Without a session description the next offer shows the change.
-    fn handle_screen_offer(
-        &mut self,
-        sdp: Option<String>,
-        reference: Option<Reference>,
-    ) -> Result<Vec<Output>, Problem> {
-        match sdp {
-            Some(sdp) => self.handle_offer(None, sdp, &BTreeMap::new(), reference),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    fn handle_candidate(
-        &mut self,
-        room: Option<String>,
-        candidate: &str,
-        reference: Option<Reference>,
-    ) -> Result<Vec<Output>, Problem> {
-        let stay = self.stay_in(room)?;
-        let command = stay.handle_candidate(candidate);
-        let command = command.map(|command| Output::Command(stay.shard(), command, reference));
-        Ok(command.into_iter().collect())
+    /// Tells the client what went wrong, and the log what the client must not know.
+    fn explain(&self, mut problem: Problem, reference: Option<Reference>) -> Vec<Output> {
+        let denied = problem.denied.take().map(Output::Denied);
+        let told = self.tell(problem.into_message(reference));
+        denied.into_iter().chain([told]).collect()
     }
 
     /// The stay in a room; when the message names a room it is that one.
@@ -454,13 +461,22 @@ impl Session {
     /// Leaves the room; `None` when it is in none. Returns what the others are to be told.
     fn step_out(&mut self, directory: &mut Directory) -> Option<(ShardId, Output)> {
         let stay = self.stay.take()?;
-        let gone = self.peer;
-        directory.leave(gone);
+        let gone = directory.leave(self.peer);
+        let was_seen = gone.is_some_and(|member| !member.is_hidden);
         let message = ServerMessage::ParticipantLeft {
-            participant_id: Shown(gone),
+            participant_id: Shown(self.peer),
         };
-        let told = Output::Tell(relay::everyone(stay.room(), directory), message);
+        let room = was_seen.then(|| relay::everyone(stay.room(), directory));
+        let told = Output::Tell(room.unwrap_or_default(), message);
         Some((stay.shard(), told))
+    }
+
+    fn request_offer(&self, room: RoomId, audio: u8, video: u8) -> Output {
+        self.tell(ServerMessage::RequestOffer {
+            room_id: Shown(room),
+            audio,
+            video,
+        })
     }
 
     fn tell(&self, message: ServerMessage) -> Output {
@@ -477,16 +493,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::engine::command::{Kind, Slot, Source, TrackInfo};
+    use crate::engine::command::{Kind, Permissions, Slot, Source, TrackInfo};
     use crate::id::TrackId;
-    use crate::signal::clock;
     use crate::signal::directory::RoomOptions;
+    use crate::signal::{clock, fixture};
+
+    const NOW: u64 = 1_800_000_000;
 
     /// Some sessions, and everything they were told and told the shards.
     struct World {
         now: Instant,
         directory: Directory,
         sessions: Vec<Session>,
+        rules: Arc<Rules>,
+        denied: Vec<Denied>,
         /// By socket.
         told: Vec<Vec<Value>>,
         commands: Vec<Command>,
@@ -501,34 +521,70 @@ mod tests {
         }
 
         fn with_rooms(clients: u64, rooms: RoomOptions) -> Self {
+            Self::with(clients, rooms, access::Options::default())
+        }
+
+        /// Nobody gets in without a token of the fixture's key.
+        fn guarded(clients: u64) -> Self {
+            let access = access::Options {
+                require_auth: true,
+                token_header: String::new(),
+                keys: vec![fixture::key()],
+            };
+            Self::with(clients, RoomOptions::default(), access)
+        }
+
+        fn with(clients: u64, rooms: RoomOptions, access: access::Options) -> Self {
             let shards = [ShardId::new(0), ShardId::new(1)];
+            let limits = limits::Options::default();
             let mut world = Self {
                 now: clock(),
                 directory: Directory::new(rooms, &shards),
                 sessions: Vec::new(),
-                told: vec![Vec::new(); clients as usize],
+                rules: Arc::new(Rules { access, limits }),
+                denied: Vec::new(),
+                told: Vec::new(),
                 commands: Vec::new(),
-                closed: vec![None; clients as usize],
+                closed: Vec::new(),
                 busy: false,
             };
-            for socket in 0..clients {
-                let (session, greeting) = Session::new(
-                    world.now,
-                    SocketId(socket),
-                    vec![json!({"urls": ["stun:192.0.2.1"]})],
-                    &limits::Options::default(),
-                    &mut world.directory,
-                );
-                world.sessions.push(session);
-                world.act(socket as usize, vec![greeting]);
+            for _ in 0..clients {
+                world.open(None);
             }
             world
         }
 
-        fn say(&mut self, client: usize, text: &str) {
-            let session = &mut self.sessions[client];
-            let outputs = session.handle_text(self.now, text, &mut self.directory);
+        /// Opens one more socket, with a token or without.
+        fn open(&mut self, token: Option<String>) -> usize {
+            let client = self.sessions.len();
+            let network = std::net::IpAddr::from([192, 0, 2, 1]).into();
+            let (session, outputs) = Session::new(
+                self.now(),
+                SocketId(client as u64),
+                Visitor { network, token },
+                vec![json!({"urls": ["stun:192.0.2.1"]})],
+                &self.rules,
+                &mut self.directory,
+            );
+            self.sessions.push(session);
+            self.told.push(Vec::new());
+            self.closed.push(None);
             self.act(client, outputs);
+            client
+        }
+
+        fn now(&self) -> Now {
+            Now {
+                at: self.now,
+                unix: NOW,
+            }
+        }
+
+        fn say(&mut self, client: usize, text: &str) {
+            let now = self.now();
+            self.decide(client, |session, directory| {
+                session.handle_text(now, text, directory)
+            });
         }
 
         fn decide(
@@ -558,11 +614,47 @@ mod tests {
                         }
                         self.commands.push(command);
                     }
+                    Output::Kick(other, reason) => {
+                        self.decide(other.0 as usize, |session, directory| {
+                            session.handle_kick(reason, None, directory)
+                        });
+                    }
+                    Output::Again(join, reference) => {
+                        let now = self.now();
+                        self.decide(client, |session, directory| {
+                            session.handle_again(now, *join, reference, directory)
+                        });
+                    }
+                    Output::Resume(earlier, token, reference) => {
+                        let taken = self.take(earlier.0 as usize, &token);
+                        self.decide(client, |session, directory| {
+                            session.handle_resume(taken, reference, directory)
+                        });
+                    }
+                    Output::Denied(denied) => self.denied.push(denied),
                     Output::Close(code) => {
                         assert_eq!(self.closed[client].replace(code), None);
                     }
                 }
             }
+        }
+
+        /// The session of a client whom this token stands for; another one takes its place.
+        fn take(&mut self, client: usize, token: &str) -> Option<Session> {
+            if !self.sessions[client].is_resumed_by(token) {
+                return None;
+            }
+            let network = std::net::IpAddr::from([192, 0, 2, 1]).into();
+            let visitor = Visitor {
+                network,
+                token: None,
+            };
+            let (now, socket) = (self.now(), SocketId(client as u64));
+            let rules = &self.rules;
+            let (mut empty, _) =
+                Session::new(now, socket, visitor, Vec::new(), rules, &mut self.directory);
+            empty.handle_gone(&mut self.directory);
+            Some(std::mem::replace(&mut self.sessions[client], empty))
         }
 
         fn join(&mut self, client: usize) -> PeerId {
@@ -580,6 +672,32 @@ mod tests {
             news.iter()
                 .map(|m| m["type"].as_str().unwrap().to_owned())
                 .collect()
+        }
+
+        /// A new socket shows the latest resume token that this client was given.
+        fn come_back(&mut self, client: usize) {
+            let told = self.told[client].iter().rev();
+            let token = told
+                .filter(|message| message["type"] == "joined")
+                .find_map(|message| message["resumeToken"].as_str());
+            let Some(token) = token.map(str::to_owned) else {
+                return;
+            };
+            let back = self.open(None);
+            let join = json!({"type": "join", "roomId": "r", "resumeToken": token});
+            self.say(back, &join.to_string());
+        }
+
+        /// Time passes, and is looked at.
+        fn wait(&mut self, seconds: u64) {
+            self.now += Duration::from_secs(seconds);
+            let now = self.now;
+            self.directory.handle_timeout(now);
+            for client in 0..self.sessions.len() {
+                self.decide(client, |session, directory| {
+                    session.handle_timeout(now, directory)
+                });
+            }
         }
 
         /// The code of the one error a client was told.
@@ -656,7 +774,11 @@ mod tests {
         let room = RoomId::parse("r").unwrap();
         let sdp = "v=0".to_owned();
         let expected = [
-            Command::Join { room, peer },
+            Command::Join {
+                room,
+                peer,
+                permissions: Permissions::ALL,
+            },
             Command::Offer {
                 peer,
                 sdp: sdp.clone(),
@@ -796,7 +918,7 @@ mod tests {
 
     #[test]
     fn each_misuse_has_its_code_and_leaves_the_session_usable() {
-        let table: [(&[&str], &str, &str); 18] = [
+        let table: [(&[&str], &str, &str); 24] = [
             (&[], "{", "bad-json"),
             (&[], "[]", "bad-message"),
             (&[], r#"{"type":"join"}"#, "bad-message"),
@@ -826,7 +948,29 @@ mod tests {
                 r#"{"type":"data","to":"x","payload":1}"#,
                 "no-such-participant",
             ),
-            (&["r"], r#"{"type":"update-quality"}"#, "not-supported"),
+            (&["r"], r#"{"type":"update-quality"}"#, "bad-message"),
+            (
+                &["r"],
+                r#"{"type":"subscribe","trackIds":["t"]}"#,
+                "no-such-track",
+            ),
+            (&[], r#"{"type":"unsubscribe","trackIds":[]}"#, "not-joined"),
+            (
+                &["r"],
+                r#"{"type":"set-layout","slots":[{"trackId":"t","width":1,"height":1}]}"#,
+                "no-such-track",
+            ),
+            (
+                &["r"],
+                r#"{"type":"offer","to":"p_0000000000000000","sdp":"v=0"}"#,
+                "no-such-participant",
+            ),
+            (
+                &[],
+                r#"{"type":"join","roomId":"r","resumeToken":"p_0000000000000000.0"}"#,
+                "resume-failed",
+            ),
+            (&[], r#"{"type":"token","token":"x"}"#, "unauthorized"),
         ];
         for (rooms, text, code) in table {
             let mut world = World::new(1);
@@ -933,7 +1077,7 @@ mod tests {
         let rooms = RoomOptions {
             max_rooms: 1,
             max_participants: 1,
-            auto_create: true,
+            ..RoomOptions::default()
         };
         let mut world = World::with_rooms(2, rooms);
         world.join(0);
@@ -1007,6 +1151,256 @@ mod tests {
         assert_eq!(world.commands.iter().filter(left).count(), 2);
     }
 
+    fn joins(room: &str) -> Value {
+        json!({"roomJoin": true, "room": room})
+    }
+
+    #[test]
+    fn nobody_joins_without_a_token_where_one_is_required() {
+        let mut world = World::guarded(1);
+        assert_eq!(world.types(0), ["connected"]);
+        world.say(0, r#"{"type":"join","roomId":"r"}"#);
+        assert_eq!(world.error(0), "unauthorized");
+        let table = [
+            (fixture::token("ada", joins("s")), Denied::WrongRoom),
+            (
+                fixture::token("ada", json!({})),
+                Denied::NotGranted("roomJoin"),
+            ),
+            (fixture::token("", joins("r")), Denied::NoIdentity),
+            (
+                fixture::token_at(NOW - 600, "ada", joins("r")),
+                Denied::Expired,
+            ),
+            ("x.y.z".to_owned(), Denied::Malformed),
+        ];
+        for (token, denied) in table {
+            let join = json!({"type": "join", "roomId": "r", "token": token});
+            world.say(0, &join.to_string());
+            let news = world.news(0);
+            let told = json!({"type": "error", "code": "unauthorized", "message": "unauthorized"});
+            assert_eq!(news, [told], "no reason is told");
+            assert_eq!(world.denied.pop(), Some(denied));
+        }
+        assert!(world.commands.is_empty());
+        let token = fixture::token("ada", joins("r"));
+        world.say(
+            0,
+            &json!({"type": "join", "roomId": "r", "token": token}).to_string(),
+        );
+        assert_eq!(world.types(0), ["joined"]);
+    }
+
+    #[test]
+    fn a_token_may_come_with_the_socket_and_a_bad_one_closes_it() {
+        let mut world = World::guarded(0);
+        let good = world.open(Some(fixture::token("ada", joins("r"))));
+        world.join(good);
+        let bad = world.open(Some("x".to_owned()));
+        assert_eq!(world.error(bad), "unauthorized");
+        assert_eq!(world.closed[bad], Some(CloseCode::Policy));
+        // Whoever shows none has ten seconds.
+        let silent = world.open(None);
+        world.wait(9);
+        assert_eq!(world.closed[silent], None);
+        world.wait(1);
+        assert_eq!(world.closed[silent], Some(CloseCode::Policy));
+        assert_eq!(world.closed[good], None);
+    }
+
+    #[test]
+    fn what_a_token_does_not_grant_is_refused_and_a_newer_one_may_grant_it() {
+        let mut world = World::guarded(0);
+        let grant = |more: &str| {
+            let mut video = joins("r");
+            video["canPublish"] = json!(false);
+            video["canPublishData"] = json!(more == "data");
+            fixture::token("ada", video)
+        };
+        let ada = world.open(Some(grant("nothing")));
+        let peer = world.join(ada);
+        let only = Permissions {
+            subscribe: true,
+            ..Permissions::NONE
+        };
+        let room = RoomId::parse("r").unwrap();
+        let join = Command::Join {
+            room,
+            peer,
+            permissions: only,
+        };
+        assert_eq!(world.commands, [join]);
+        world.news(ada);
+        world.say(ada, r#"{"type":"data","payload":1}"#);
+        assert_eq!(world.error(ada), "not-permitted");
+        world.say(ada, r#"{"type":"answer","to":"p_0000000000000001"}"#);
+        assert_eq!(world.error(ada), "not-permitted");
+        for other in [
+            fixture::token("eve", joins("r")),
+            fixture::token("ada", joins("s")),
+        ] {
+            world.say(ada, &json!({"type": "token", "token": other}).to_string());
+            assert_eq!(world.error(ada), "unauthorized");
+        }
+        let newer = json!({"type": "token", "token": grant("data"), "ref": 1});
+        world.say(ada, &newer.to_string());
+        assert_eq!(
+            world.news(ada),
+            [json!({"type": "token-accepted", "ref": 1})]
+        );
+        world.say(ada, r#"{"type":"data","payload":1}"#);
+        assert!(world.news(ada).is_empty());
+    }
+
+    #[test]
+    fn a_hidden_participant_hears_and_is_not_heard_of() {
+        let mut world = World::guarded(0);
+        let ada = world.open(Some(fixture::token("ada", joins("r"))));
+        world.join(ada);
+        world.news(ada);
+        let mut video = joins("r");
+        video["hidden"] = json!(true);
+        let spy = world.open(Some(fixture::token("spy", video)));
+        let peer = world.join(spy);
+        let news = world.news(spy);
+        assert_eq!(news[1]["participants"].as_array().unwrap().len(), 1);
+        assert!(world.news(ada).is_empty());
+        world.say(
+            ada,
+            &json!({"type": "data", "to": peer.to_string(), "payload": 1}).to_string(),
+        );
+        assert_eq!(world.error(ada), "no-such-participant");
+        world.say(ada, r#"{"type":"data","payload":1}"#);
+        assert_eq!(world.types(spy), ["data"]);
+        world.say(spy, r#"{"type":"leave"}"#);
+        assert!(world.news(ada).is_empty());
+    }
+
+    #[test]
+    fn who_joins_as_someone_takes_that_ones_place_in_the_room() {
+        let mut world = World::new(3);
+        world.say(0, r#"{"type":"join","roomId":"r","userId":"ada"}"#);
+        world.join(1);
+        world.told.iter_mut().for_each(Vec::clear);
+        world.say(2, r#"{"type":"join","roomId":"r","userId":"ada"}"#);
+        let news = world.news(0);
+        assert_eq!(
+            news,
+            [json!({"type": "kicked", "reason": "duplicate-identity"})]
+        );
+        assert_eq!(world.closed[0], Some(CloseCode::Policy));
+        assert_eq!(world.types(1), ["participant-left", "participant-joined"]);
+        assert_eq!(world.types(2), ["joined"]);
+        assert_eq!(world.directory.peer_count(), 2);
+    }
+
+    #[test]
+    fn who_lost_the_socket_comes_back_as_the_same_and_nobody_noticed() {
+        let mut world = World::new(2);
+        let peer = world.join(0);
+        world.join(1);
+        let slots = vec![Slot {
+            mid: "1".to_owned(),
+            track: Some(track(peer)),
+        }];
+        let events = [
+            Event::RequestOffer {
+                peer,
+                audio: 1,
+                video: 1,
+            },
+            Event::Slots { peer, slots },
+        ];
+        for event in events {
+            world.decide(0, |session, directory| {
+                session.handle_event(event, directory)
+            });
+        }
+        world.told[1].clear();
+        let commands = world.commands.len();
+        let now = world.now;
+        world.decide(0, |session, directory| session.handle_lost(now, directory));
+        world.wait(29);
+        world.come_back(0);
+        assert_eq!(
+            world.types(2),
+            ["connected", "joined", "slots", "request-offer"]
+        );
+        assert_eq!(world.sessions[2].stay().unwrap().1, peer);
+        assert_eq!(
+            world.commands.len(),
+            commands,
+            "the shard hears nothing of it"
+        );
+        assert!(world.news(1).is_empty());
+        // What it came back with is used up, and the one it got is good.
+        world.come_back(0);
+        assert_eq!(world.news(3).pop().unwrap()["code"], "resume-failed");
+        world.say(1, r#"{"type":"data","payload":1}"#);
+        assert_eq!(world.types(2), ["data"]);
+    }
+
+    #[test]
+    fn who_does_not_come_back_in_time_has_left() {
+        let mut world = World::new(2);
+        let peer = world.join(0);
+        world.join(1);
+        world.told[1].clear();
+        let now = world.now;
+        world.decide(0, |session, directory| session.handle_lost(now, directory));
+        world.wait(29);
+        assert!(world.news(1).is_empty());
+        world.wait(1);
+        assert_eq!(world.types(1), ["participant-left"]);
+        assert_eq!(world.commands.last(), Some(&Command::Leave { peer }));
+        world.come_back(0);
+        assert_eq!(world.news(2).pop().unwrap()["code"], "resume-failed");
+    }
+
+    #[test]
+    fn a_wish_reaches_the_shard_and_a_message_for_one_reaches_that_one() {
+        let mut world = World::new(2);
+        let ada = world.join(0);
+        let ben = world.join(1);
+        world.decide(0, |session, directory| {
+            session.handle_event(published(ada), directory)
+        });
+        let id = track(ada).id;
+        for (kind, is_wanted) in [("unsubscribe", false), ("subscribe", true)] {
+            let wish = json!({"type": kind, "trackIds": [id.to_string()]});
+            world.say(1, &wish.to_string());
+            let command = Command::Subscribe {
+                peer: ben,
+                tracks: vec![id],
+                is_wanted,
+            };
+            assert_eq!(world.commands.last(), Some(&command));
+        }
+        world.told.iter_mut().for_each(Vec::clear);
+        let wish = json!({"type": "subscribe", "trackIds": [id.to_string()]});
+        world.say(0, &wish.to_string());
+        assert_eq!(world.error(0), "no-such-track", "one's own");
+        let offer = json!({"type": "offer", "to": ben.to_string(), "sdp": "v=0", "x": [1],
+            "from": "somebody else"});
+        world.say(0, &offer.to_string());
+        let heard = json!({"type": "offer", "from": ada.to_string(), "sdp": "v=0", "x": [1]});
+        assert_eq!(world.news(1), [heard]);
+    }
+
+    #[test]
+    fn when_a_room_is_deleted_everyone_is_told_and_may_go_elsewhere() {
+        let mut world = World::new(1);
+        world.join(0);
+        world.news(0);
+        world.decide(0, |session, directory| {
+            session.handle_room_closed(RoomClosedReason::Deleted, directory)
+        });
+        assert_eq!(world.news(0)[0]["reason"], "deleted");
+        assert_eq!(world.closed[0], None);
+        assert_eq!(world.directory.room_count(), 0);
+        world.join(0);
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Say(&'static str),
@@ -1015,6 +1409,14 @@ mod tests {
         Binary,
         TooBig,
         Gone,
+        /// The socket is lost.
+        Lost,
+        /// A new socket comes back with the latest resume token of this one.
+        Back,
+        /// So many seconds pass.
+        Wait(u64),
+        Kick,
+        RoomClosed,
         Busy(bool),
     }
 
@@ -1035,7 +1437,14 @@ mod tests {
             r#"{"type":"mute","trackId":"t_0000000000000001_0"}"#,
             r#"{"type":"data","payload":[]}"#,
             r#"{"type":"data","to":"p_0000000000000001","payload":[]}"#,
-            r#"{"type":"subscribe"}"#,
+            r#"{"type":"subscribe","trackIds":["t_0000000000000001_0"]}"#,
+            r#"{"type":"unsubscribe","trackIds":[]}"#,
+            r#"{"type":"join","roomId":"r","userId":"ada"}"#,
+            r#"{"type":"join","roomId":"r","resumeToken":"p_0000000000000001.00"}"#,
+            r#"{"type":"answer","to":"p_0000000000000001","sdp":"v=0"}"#,
+            r#"{"type":"token","token":"x"}"#,
+            r#"{"type":"set-layout","slots":[]}"#,
+            r#"{"type":"update-quality","quality":"low"}"#,
             r#"{"type":"ping"}"#,
             r#"{"type":"?"}"#,
             "nonsense",
@@ -1046,6 +1455,11 @@ mod tests {
             1 => Just(Step::Binary),
             1 => Just(Step::TooBig),
             1 => Just(Step::Gone),
+            2 => Just(Step::Lost),
+            2 => Just(Step::Back),
+            2 => (0..60u64).prop_map(Step::Wait),
+            1 => Just(Step::Kick),
+            1 => Just(Step::RoomClosed),
             2 => any::<bool>().prop_map(Step::Busy),
         ];
         prop::collection::vec((0..3usize, step), 0..150)
@@ -1106,6 +1520,17 @@ mod tests {
                     }),
                     Step::TooBig => world.decide(client, Session::handle_too_big),
                     Step::Gone => world.decide(client, Session::handle_gone),
+                    Step::Lost => world.decide(client, |session, directory| {
+                        session.handle_lost(now, directory)
+                    }),
+                    Step::Back => world.come_back(client),
+                    Step::Wait(seconds) => world.wait(seconds),
+                    Step::Kick => world.decide(client, |session, directory| {
+                        session.handle_kick(KickReason::Removed, None, directory)
+                    }),
+                    Step::RoomClosed => world.decide(client, |session, directory| {
+                        session.handle_room_closed(RoomClosedReason::Deleted, directory)
+                    }),
                     Step::Busy(busy) => world.busy = busy,
                 }
                 for session in &world.sessions {
@@ -1117,7 +1542,7 @@ mod tests {
                 let staying = world.sessions.iter().filter(|s| s.stay().is_some()).count();
                 prop_assert_eq!(world.directory.peer_count(), staying);
             }
-            for client in 0..3 {
+            for client in 0..world.sessions.len() {
                 world.decide(client, Session::handle_gone);
             }
             prop_assert_eq!(world.directory.room_count(), 0);
@@ -1135,7 +1560,11 @@ mod tests {
             match command {
                 Command::Join { peer, .. } => assert_eq!(there.insert(*peer, true), None),
                 Command::Leave { peer } => assert_eq!(there.insert(*peer, false), Some(true)),
-                Command::Offer { peer, .. } | Command::Candidate { peer, .. } => {
+                Command::Silence { .. } => panic!("only the API silences tracks"),
+                Command::Offer { peer, .. }
+                | Command::Permit { peer, .. }
+                | Command::Subscribe { peer, .. }
+                | Command::Candidate { peer, .. } => {
                     assert_eq!(there.get(peer), Some(&true));
                 }
             }
@@ -1168,7 +1597,8 @@ mod tests {
                     assert!(present.contains(&gone));
                     present.retain(|there| *there != gone);
                 }
-                "connected" | "error" | "pong" => {}
+                "room-closed" => present = None,
+                "connected" | "error" | "pong" | "kicked" | "token-accepted" => {}
                 _ => assert!(present.is_some(), "{kind} before joined"),
             }
         }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::engine::command::{Command, Source};
 use crate::id::{PeerId, RoomId, ShardId};
-use crate::signal::message::{OfferedTrack, Reference};
+use crate::signal::message::{Playing, Reference};
+use crate::signal::request::OfferedTrack;
+use crate::signal::resume::ResumeToken;
 use crate::signal::screen::ScreenShare;
 
 /// What a session knows while it is in a room.
@@ -18,6 +20,12 @@ pub struct Stay {
     screen: ScreenShare,
     /// The references of the offers that are neither answered nor refused, oldest first.
     offers: VecDeque<Option<Reference>>,
+    /// What plays in each receiving m-line, for a client that lost its socket and comes back.
+    slots: BTreeMap<String, Option<Playing>>,
+    /// The receiving m-lines last asked for, likewise.
+    requested: Option<(u8, u8)>,
+    /// What its client comes back with.
+    resume: ResumeToken,
 }
 
 /// Offers without an answer whose references are remembered. Past them the oldest is forgotten:
@@ -35,6 +43,9 @@ impl Stay {
             sources: BTreeMap::new(),
             screen: ScreenShare::default(),
             offers: VecDeque::new(),
+            slots: BTreeMap::new(),
+            requested: None,
+            resume: ResumeToken::draw(peer),
         }
     }
 
@@ -72,6 +83,26 @@ impl Stay {
         self.offers.pop_back();
     }
 
+    /// Takes in what an answer says plays in every slot there is.
+    pub fn handle_answer(&mut self, slots: BTreeMap<String, Option<Playing>>) {
+        self.slots = slots;
+    }
+
+    /// Takes in what plays in the slots that changed.
+    pub fn handle_slots(&mut self, slots: BTreeMap<String, Option<Playing>>) {
+        self.slots.extend(slots);
+    }
+
+    /// Takes in how many receiving m-lines of each kind the shard wants.
+    pub fn handle_request(&mut self, audio: u8, video: u8) {
+        self.requested = Some((audio, video));
+    }
+
+    /// Its client has come back: what it used is used up.
+    pub fn handle_resumed(&mut self) {
+        self.resume = ResumeToken::draw(self.peer);
+    }
+
     /// Takes in a candidate line, and makes it a command when the shard can use it.
     #[must_use]
     pub fn handle_candidate(&self, candidate: &str) -> Option<Command> {
@@ -90,6 +121,24 @@ impl Stay {
     /// Takes in the fact that the client no longer shares its screen.
     pub fn handle_screen_stop(&mut self) {
         self.screen.stop();
+    }
+
+    /// What plays in each slot.
+    #[must_use]
+    pub fn slots(&self) -> &BTreeMap<String, Option<Playing>> {
+        &self.slots
+    }
+
+    /// The receiving m-lines last asked for, audio and video.
+    #[must_use]
+    pub fn requested(&self) -> Option<(u8, u8)> {
+        self.requested
+    }
+
+    /// What its client comes back with.
+    #[must_use]
+    pub fn resume_token(&self) -> &ResumeToken {
+        &self.resume
     }
 
     /// Where it is.

@@ -51,8 +51,10 @@ pub enum Heard {
     Ping,
     /// A message past [`limits::MAX_FRAME_BYTES`]; it reads no more.
     TooBig,
-    /// It is gone.
+    /// Its client has closed it, or we have.
     Gone,
+    /// It is gone without a word: its client may come back.
+    Lost,
 }
 
 /// The outbox has no room: its reader is too slow, or gone.
@@ -117,8 +119,10 @@ impl Outbox {
 
 /// How a socket's service ended.
 enum End {
-    /// The client has gone, or is as good as gone.
+    /// The client has said goodbye.
     Gone,
+    /// The client has gone without a word, or is as good as gone.
+    Lost,
     /// We close it.
     Close(u16, &'static str),
 }
@@ -136,8 +140,12 @@ pub async fn serve<I: From<(SocketId, Heard)>>(
         return;
     };
     let end = pump(&mut socket, &mut mail, &hub).await;
+    let last = match end {
+        End::Lost => Heard::Lost,
+        End::Gone | End::Close(..) => Heard::Gone,
+    };
     // A hub that has ended has forgotten the socket anyway.
-    let _ = hub.tell((mail.socket, Heard::Gone).into()).await;
+    let _ = hub.tell((mail.socket, last).into()).await;
     if let End::Close(code, reason) = end {
         let reason = Utf8Bytes::from_static(reason);
         let frame = Message::Close(Some(CloseFrame { code, reason }));
@@ -157,6 +165,7 @@ async fn pump<I: From<(SocketId, Heard)>>(
     hub: &Handle<I>,
 ) -> End {
     let mut reads = true;
+    let mut is_parting = false;
     let mut heard = clock();
     let mut ping = interval(limits::PING_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -173,13 +182,18 @@ async fn pump<I: From<(SocketId, Heard)>>(
             received = socket.recv(), if reads => {
                 heard = clock();
                 let what = match received {
-                    None => return End::Gone,
+                    None | Some(Err(_)) if is_parting => return End::Gone,
+                    None => return End::Lost,
                     Some(Ok(Message::Text(text))) => Heard::Text(text),
                     Some(Ok(Message::Binary(bytes))) => Heard::Binary(bytes.len()),
                     // tungstenite answers it.
                     Some(Ok(Message::Ping(_))) => Heard::Ping,
+                    Some(Ok(Message::Pong(_))) => continue,
                     // tungstenite answers the close frame when it is read on.
-                    Some(Ok(Message::Pong(_) | Message::Close(_))) => continue,
+                    Some(Ok(Message::Close(_))) => {
+                        is_parting = true;
+                        continue;
+                    }
                     Some(Err(e)) => match unreadable(e) {
                         Unreadable::TooBig => {
                             // Nothing more can be read, but the explanation is still to come.
@@ -196,7 +210,7 @@ async fn pump<I: From<(SocketId, Heard)>>(
             }
             _ = ping.tick() => {
                 if clock().saturating_duration_since(heard) > limits::SILENCE_TIMEOUT {
-                    return End::Gone;
+                    return End::Lost;
                 }
                 Message::Ping(axum::body::Bytes::new())
             }
@@ -205,7 +219,7 @@ async fn pump<I: From<(SocketId, Heard)>>(
             () = mail.cut.notified() => return SLOW,
             written = timeout(limits::WRITE_TIMEOUT, socket.send(frame)) => match written {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => return End::Gone,
+                Ok(Err(_)) => return End::Lost,
                 Err(_) => return SLOW,
             },
         }
@@ -214,7 +228,7 @@ async fn pump<I: From<(SocketId, Heard)>>(
 
 fn close(code: CloseCode) -> End {
     match code {
-        CloseCode::Policy => End::Close(close_code::POLICY, "rate exceeded"),
+        CloseCode::Policy => End::Close(close_code::POLICY, "see the message before"),
         CloseCode::Replaced => End::Close(close_code::POLICY, "replaced"),
         CloseCode::TooBig => End::Close(close_code::SIZE, "message too big"),
         CloseCode::GoingAway => STOPPING,
@@ -237,11 +251,11 @@ fn unreadable(error: axum::Error) -> Unreadable {
         }
         Some(tungstenite::Error::Protocol(
             tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-        )) => Unreadable::Ended(End::Gone),
+        )) => Unreadable::Ended(End::Lost),
         Some(tungstenite::Error::Protocol(_)) => {
             Unreadable::Ended(End::Close(close_code::PROTOCOL, "no WebSocket frame"))
         }
-        _ => Unreadable::Ended(End::Gone),
+        _ => Unreadable::Ended(End::Lost),
     }
 }
 

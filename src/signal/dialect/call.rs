@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::signal::dialect::{Caller, Dialect, MAX_CALL_ID_BYTES, Name, Output, Refusal};
 use crate::signal::dialect::{is_description, parse};
-use crate::signal::directory::{PeerNumbers, RoomOptions, SocketId};
+use crate::signal::directory::{RoomOptions, SocketId};
+use crate::signal::numbers::PeerNumbers;
 
 /// Calls that one user may be in. One more is refused with `too-many-rooms`.
 const MAX_CALLS_OF_USER: usize = 16;

@@ -9,7 +9,8 @@ use crate::id::PeerId;
 use crate::signal::dialect::rooms::Rooms;
 use crate::signal::dialect::{Caller, Dialect, Output, Refusal, is_description};
 use crate::signal::dialect::{parse, parse_room};
-use crate::signal::directory::{PeerNumbers, RoomOptions, SocketId};
+use crate::signal::directory::{RoomOptions, SocketId};
+use crate::signal::numbers::PeerNumbers;
 
 /// The types of message, and the fields the server itself looks at.
 #[derive(Debug, Deserialize)]

@@ -22,7 +22,7 @@ use crate::signal::dialect::switchboard::{Figures, Input, Switchboard};
 use crate::signal::dialect::webrtc::Webrtc;
 use crate::signal::dialect::{Caller, Dialect, Name};
 use crate::signal::hub::{Handle, Stopping};
-use crate::signal::{Options, http, limits, websocket};
+use crate::signal::{Options, access, http, limits, unix_time, websocket};
 
 /// The running dialects. Dropped, they end as well, but are not waited for.
 #[derive(Debug)]
@@ -71,9 +71,11 @@ impl Dialects {
     /// Their paths.
     pub fn routes<S: Clone + Send + Sync + 'static>(&self, options: &Options) -> Router<S> {
         let ice_servers: Arc<[Value]> = options.ice_servers.clone().into();
+        let access = Arc::new(options.access.clone());
         let line = |handle: &Handle<Input>| {
             get(open).with_state(Line {
                 handle: handle.clone(),
+                access: access.clone(),
                 ice_servers: ice_servers.clone(),
             })
         };
@@ -116,6 +118,7 @@ impl Ends<'_> {
 #[derive(Debug, Clone)]
 struct Line {
     handle: Handle<Input>,
+    access: Arc<access::Options>,
     ice_servers: Arc<[Value]>,
 }
 
@@ -134,8 +137,17 @@ async fn open(
     let Ok(room) = address.room.as_deref().map(RoomId::parse).transpose() else {
         return (StatusCode::BAD_REQUEST, "this cannot be a room's name").into_response();
     };
+    let name = if line.access.require_auth {
+        let admitted = line.access.admit(address.token.as_deref(), unix_time());
+        let Ok(access) = admitted else {
+            return (StatusCode::UNAUTHORIZED, "unauthorized").into_response();
+        };
+        access.identity().and_then(Name::parse)
+    } else {
+        address.token.as_deref().and_then(Name::parse)
+    };
     let caller = Caller {
-        name: address.token.as_deref().and_then(Name::parse),
+        name,
         room,
         ice_servers: line.ice_servers.to_vec(),
     };

@@ -152,7 +152,7 @@ impl<D: Dialect> Switchboard<D> {
             Err(Refusal::RateExceeded)
         } else {
             match heard {
-                Heard::Gone => return self.hang_up(now, socket, None),
+                Heard::Gone | Heard::Lost => return self.hang_up(now, socket, None),
                 Heard::Text(text) => self.dialect.handle_text(socket, &text),
                 Heard::Binary(_) => Err(Refusal::BinaryFrame),
                 Heard::TooBig => Err(Refusal::MessageTooBig),
@@ -249,6 +249,6 @@ fn length(heard: &Heard) -> usize {
     match heard {
         Heard::Text(text) => text.len(),
         Heard::Binary(bytes) => *bytes,
-        Heard::Ping | Heard::TooBig | Heard::Gone => 0,
+        Heard::Ping | Heard::TooBig | Heard::Gone | Heard::Lost => 0,
     }
 }

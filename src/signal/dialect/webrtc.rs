@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::signal::dialect::rooms::Rooms;
 use crate::signal::dialect::{Caller, Dialect, Name, Output, Refusal, is_description};
 use crate::signal::dialect::{parse, parse_room};
-use crate::signal::directory::{PeerNumbers, RoomOptions, SocketId};
+use crate::signal::directory::{RoomOptions, SocketId};
+use crate::signal::numbers::PeerNumbers;
 
 /// What a client says. Fields we do not know are ignored.
 #[derive(Debug, Deserialize)]

@@ -1,0 +1,120 @@
+//! The shards as the hub knows them: their queues, their figures, and who has yet to leave.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::engine::command::Command;
+use crate::id::{PeerId, ShardId};
+use crate::mailbox::{CommandSender, Snapshot, Undelivered};
+
+/// All shards.
+#[derive(Debug)]
+pub(super) struct Shards(BTreeMap<ShardId, Shard>);
+
+#[derive(Debug)]
+struct Shard {
+    commands: CommandSender,
+    /// Those who left while the shard's queue was full. While there are any the shard takes no
+    /// new peers, so there are never more than it had peers.
+    leaving: VecDeque<PeerId>,
+    figures: Box<Snapshot>,
+}
+
+impl Shards {
+    pub(super) fn new(commands: Vec<CommandSender>) -> Self {
+        let shard = |commands: CommandSender| {
+            let id = commands.shard();
+            let shard = Shard {
+                commands,
+                leaving: VecDeque::new(),
+                figures: Box::default(),
+            };
+            (id, shard)
+        };
+        Self(commands.into_iter().map(shard).collect())
+    }
+
+    /// Gives a command to its shard, or gives it back. A leave is kept and tried again.
+    pub(super) fn send(&mut self, shard: ShardId, command: Command) -> Result<(), Undelivered> {
+        let shard = self
+            .0
+            .get_mut(&shard)
+            .expect("the directory names known shards");
+        match command {
+            Command::Join { .. } if !shard.leaving.is_empty() => Err(Undelivered(command)),
+            Command::Leave { peer } => {
+                shard.leaving.push_back(peer);
+                shard.tell_who_left();
+                Ok(())
+            }
+            command => shard.commands.try_send(command),
+        }
+    }
+
+    pub(super) fn handle_snapshot(&mut self, id: ShardId, figures: Box<Snapshot>) {
+        if let Some(shard) = self.0.get_mut(&id) {
+            shard.figures = figures;
+        }
+    }
+
+    pub(super) fn is_anyone_leaving(&self) -> bool {
+        self.0.values().any(|shard| !shard.leaving.is_empty())
+    }
+
+    pub(super) fn tell_who_left(&mut self) {
+        for shard in self.0.values_mut() {
+            shard.tell_who_left();
+        }
+    }
+
+    /// The latest figures of each.
+    pub(super) fn figures(&self) -> impl Iterator<Item = (ShardId, &Snapshot)> {
+        self.0.iter().map(|(id, shard)| (*id, &*shard.figures))
+    }
+}
+
+impl Shard {
+    fn tell_who_left(&mut self) {
+        while let Some(peer) = self.leaving.front() {
+            let leave = Command::Leave { peer: *peer };
+            if self.commands.try_send(leave).is_err() {
+                return;
+            }
+            self.leaving.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::command::Permissions;
+    use crate::id::RoomId;
+    use crate::mailbox::{self, COMMAND_QUEUE, Waker};
+
+    #[test]
+    fn those_who_leave_go_before_those_who_come() {
+        let id = ShardId::new(0);
+        let (commands, shard) = mailbox::commands(id, Waker::new(|| {}));
+        let mut shards = Shards::new(vec![commands]);
+        let join = |number| Command::Join {
+            room: RoomId::parse("r").unwrap(),
+            peer: PeerId::new(number),
+            permissions: Permissions::ALL,
+        };
+        for number in 0..COMMAND_QUEUE as u64 {
+            shards.send(id, join(number)).unwrap();
+        }
+        let peer = PeerId::new(0);
+        shards.send(id, Command::Leave { peer }).unwrap();
+        for _ in 0..10 {
+            shard.recv().unwrap();
+        }
+        assert!(shards.send(id, join(9999)).is_err());
+        assert!(shards.is_anyone_leaving());
+        shards.tell_who_left();
+        shards.send(id, join(9999)).unwrap();
+        let last: Vec<_> = shard.try_iter().collect();
+        let expected = [Command::Leave { peer }, join(9999)];
+        assert_eq!(last[last.len() - 2..], expected);
+    }
+}
