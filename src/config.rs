@@ -109,7 +109,10 @@ impl Config {
             let what = format!("the list has {count} qualities; 1 to 3 are possible");
             return Err(media.problem("video.simulcast", what));
         }
-        Ok(())
+        match self.access() {
+            Ok(_) => Ok(()),
+            Err(Problem { key, what, .. }) => Err(webrtc.problem(&key, what)),
+        }
     }
 }
 

@@ -61,8 +61,6 @@ pub enum CloseCode {
     TooBig,
     /// The server stops.
     GoingAway,
-    /// Another socket has taken its place.
-    Replaced,
 }
 
 /// Who opens a socket.

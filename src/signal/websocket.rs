@@ -146,17 +146,19 @@ pub async fn serve<I: From<(SocketId, Heard)>>(
     };
     // A hub that has ended has forgotten the socket anyway.
     let _ = hub.tell((mail.socket, last).into()).await;
-    if let End::Close(code, reason) = end {
-        let reason = Utf8Bytes::from_static(reason);
-        let frame = Message::Close(Some(CloseFrame { code, reason }));
-        let goodbye = async {
+    let goodbye = async {
+        if let End::Close(code, reason) = end {
+            let reason = Utf8Bytes::from_static(reason);
+            let frame = Message::Close(Some(CloseFrame { code, reason }));
             // The client may be gone first; then there is nobody to wait for.
-            if socket.send(frame).await.is_ok() {
-                while let Some(Ok(_)) = socket.recv().await {}
+            if socket.send(frame).await.is_err() {
+                return;
             }
-        };
-        let _ = timeout(limits::CLOSE_TIMEOUT, goodbye).await;
-    }
+        }
+        // tungstenite answers the client's close frame when it is read on.
+        while let Some(Ok(_)) = socket.recv().await {}
+    };
+    let _ = timeout(limits::CLOSE_TIMEOUT, goodbye).await;
 }
 
 async fn pump<I: From<(SocketId, Heard)>>(
@@ -165,7 +167,6 @@ async fn pump<I: From<(SocketId, Heard)>>(
     hub: &Handle<I>,
 ) -> End {
     let mut reads = true;
-    let mut is_parting = false;
     let mut heard = clock();
     let mut ping = interval(limits::PING_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -182,18 +183,13 @@ async fn pump<I: From<(SocketId, Heard)>>(
             received = socket.recv(), if reads => {
                 heard = clock();
                 let what = match received {
-                    None | Some(Err(_)) if is_parting => return End::Gone,
                     None => return End::Lost,
                     Some(Ok(Message::Text(text))) => Heard::Text(text),
                     Some(Ok(Message::Binary(bytes))) => Heard::Binary(bytes.len()),
                     // tungstenite answers it.
                     Some(Ok(Message::Ping(_))) => Heard::Ping,
                     Some(Ok(Message::Pong(_))) => continue,
-                    // tungstenite answers the close frame when it is read on.
-                    Some(Ok(Message::Close(_))) => {
-                        is_parting = true;
-                        continue;
-                    }
+                    Some(Ok(Message::Close(_))) => return End::Gone,
                     Some(Err(e)) => match unreadable(e) {
                         Unreadable::TooBig => {
                             // Nothing more can be read, but the explanation is still to come.

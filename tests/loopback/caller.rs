@@ -22,7 +22,7 @@ const PACKET_TICKS: u32 = 960;
 
 /// A client in a room, with one m-line on which it sends and receives sound.
 pub(crate) struct Caller {
-    _signalling: Socket,
+    signalling: Socket,
     socket: UdpSocket,
     local: SocketAddr,
     rtc: Rtc,
@@ -66,7 +66,7 @@ impl Caller {
             .accept_answer(pending, answer)
             .expect("it answers the offer");
         Self {
-            _signalling: signalling,
+            signalling,
             socket,
             local,
             rtc,
@@ -78,6 +78,11 @@ impl Caller {
             heard: 0,
             misheard: 0,
         }
+    }
+
+    /// Leaves.
+    pub(crate) async fn leave(self) {
+        self.signalling.close().await;
     }
 
     /// Takes in what comes until the next packet is due, and sends it. `expected` is what the

@@ -42,7 +42,7 @@ async fn a_participant_is_taken_in(driver: &str) {
         assert_eq!(came["participant"]["name"], "Ben");
         assert_eq!(server.get("/health").await.json()["participants"], 2);
 
-        drop(ben);
+        ben.close().await;
         ada.expect("participant-left").await;
         assert_eq!(server.get("/health").await.json()["participants"], 1);
         server.end().await;
@@ -91,7 +91,9 @@ async fn voices_cross_and_rooms_do_not(driver: &str) {
             heard.iter().all(|(_, misheard)| *misheard == 0),
             "{heard:?}"
         );
-        drop(callers);
+        for (caller, _) in callers {
+            caller.leave().await;
+        }
         server
             .counters(|engine| engine["peers"] == 0 && engine["connected"] == 4)
             .await;

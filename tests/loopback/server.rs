@@ -240,6 +240,14 @@ impl Socket {
         let _ = said.expect("it is taken or refused in time");
     }
 
+    /// Closes it, as a client does that leaves.
+    pub(crate) async fn close(mut self) {
+        let closed = timeout(DEADLINE, self.0.close(None)).await;
+        closed.expect("it closes in time").expect("it was open");
+        // Until the server agrees: what is unread would make it a reset.
+        self.closed().await;
+    }
+
     /// The next message of this type; others before it are passed over.
     pub(crate) async fn expect(&mut self, wanted: &str) -> Value {
         let mut others = Vec::new();

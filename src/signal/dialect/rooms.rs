@@ -91,7 +91,7 @@ mod tests {
         let mut rooms = Rooms::new(&RoomOptions {
             max_rooms: 2,
             max_participants: 2,
-            auto_create: true,
+            ..RoomOptions::default()
         });
         let room = |name| RoomId::parse(name).unwrap();
         let mut try_enter = |number, name| {

@@ -21,7 +21,7 @@ pub(super) fn small() -> RoomOptions {
     RoomOptions {
         max_rooms: 2,
         max_participants: 3,
-        auto_create: true,
+        ..RoomOptions::default()
     }
 }
 
