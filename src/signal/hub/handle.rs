@@ -35,7 +35,7 @@ impl<I> Handle<I> {
         self.0.send(input).await.map_err(|_| Stopping)
     }
 
-    /// Asks the hub something, for instance [`Input::Health`].
+    /// Asks the hub something, for instance [`Input::Asked`].
     ///
     /// # Errors
     ///
