@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use corelay::engine::bwe::pacer::{Backlog, Pacer, TICK};
+use corelay::engine::bwe::pacer::{Pacer, TICK};
 use corelay::engine::bwe::twcc::{Arrival, TwccSeq};
 use corelay::engine::bwe::{Bwe, Options};
 use goog_cc::network_control::{NetworkControllerConfig, NetworkControllerInterface};
@@ -260,7 +260,7 @@ fn pace(burst: Duration, headroom: f64) -> (f64, f64, f64) {
     let target = Bitrate::from(VIDEO_BPS * headroom);
     let frame_bytes = (VIDEO_BPS / FRAMES_PER_S as f64 / 8.0) as usize;
     let mut waiting: VecDeque<(u32, usize)> = VecDeque::new();
-    let mut backlog = Backlog::default();
+    let mut waiting_bytes = 0;
     let (mut runs, mut waits_ms) = (0usize, Vec::new());
     let ticks = 600_000 / TICK.as_millis() as u32;
     let mut frames = 0;
@@ -275,17 +275,20 @@ fn pace(burst: Duration, headroom: f64) -> (f64, f64, f64) {
             let packets = (frame_bytes * scale).div_ceil(PACKET_BYTES);
             let bytes = frame_bytes * scale / packets;
             waiting.extend((0..packets).map(|_| (tick, bytes)));
-            backlog.video += packets * bytes;
+            waiting_bytes += packets * bytes;
             frames += 1;
         }
-        let mut left = pacer.grant(epoch + TICK * tick, target, backlog).video;
+        let mut left = pacer
+            .grant(epoch + TICK * tick, target, waiting_bytes)
+            .bytes
+            .min(waiting_bytes);
         runs += usize::from(left > 0);
         while left > 0 {
             let Some((since, bytes)) = waiting.pop_front() else {
                 break;
             };
             pacer.on_sent(bytes, None);
-            backlog.video -= bytes;
+            waiting_bytes -= bytes;
             left = left.saturating_sub(bytes);
             waits_ms.push(f64::from(tick - since) * TICK.as_secs_f64() * 1e3);
         }

@@ -65,6 +65,7 @@ impl Engine {
                         }
                     }
                 }
+                self.allocate(now, key);
                 Ok(disposition == Disposition::HandToStr0m)
             }
         };

@@ -25,6 +25,10 @@ pub const FOREIGN_ADDRESSES: usize = 200_000;
 /// publishers' retransmission brings it back.
 pub const TURN_PACKETS: usize = 8192;
 
+/// Packets that wait for one peer's pacer: a quarter of a second of 77 Mbit/s. Beyond it they are
+/// dropped, and what plays to the peer goes on with keyframes.
+pub const WAITING_PACKETS: usize = 2048;
+
 /// Layers (RIDs) of one track. Packets of further ones are dropped.
 pub const TRACK_LAYERS: usize = 4;
 

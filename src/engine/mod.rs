@@ -1,6 +1,7 @@
 //! Decides. Pure: `now` and bytes come in, values go out; no sockets, no clock, no threads.
 
 pub mod allocate;
+mod allocation;
 mod arena;
 pub mod bwe;
 pub mod codec;
@@ -18,7 +19,9 @@ pub mod keyframe;
 pub mod layers;
 pub mod limits;
 mod negotiation;
+mod pacing;
 mod peer;
+mod rate;
 pub mod replay;
 pub mod rewriter;
 mod room;
@@ -188,6 +191,15 @@ struct Turn {
     dirty: VecDeque<Key<Peer>>,
 }
 
+impl Turn {
+    /// Something may leave for a peer.
+    fn list(&mut self, key: Key<Peer>, peer: &mut Peer) {
+        if !std::mem::replace(&mut peer.is_listed, true) {
+            self.dirty.push_back(key);
+        }
+    }
+}
+
 impl Engine {
     /// An engine with no rooms. `since_epoch` is Unix time at `now`: sender reports tell it.
     #[must_use]
@@ -284,7 +296,13 @@ impl Engine {
             if let Some(Some(reason)) = over {
                 self.doomed.push((key, reason));
             }
+            self.allocate(now, key);
             self.send_due_keyframe_requests(now, key);
+            if let Some(peer) = self.peers.get_mut(key)
+                && peer.is_pacing_due(now)
+            {
+                self.turn.list(key, peer);
+            }
             self.settle(now);
         }
     }
@@ -458,16 +476,8 @@ impl Engine {
         let id = peer.id;
         let (dtls, srtp) = (peer.dtls_version(), peer.srtp_profile());
         tracing::debug!(peer = %id, ?dtls, ?srtp, "connected");
-        let waiting: Vec<_> = peer
-            .slots
-            .iter()
-            .filter(|slot| slot.awaits_keyframe())
-            .filter_map(|slot| slot.track())
-            .collect();
         self.stats.connected += 1;
         self.tell(Event::Connected { peer: id });
-        for track in waiting {
-            self.want_keyframe(now, track);
-        }
+        self.want_keyframes(now, key);
     }
 }

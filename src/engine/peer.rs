@@ -15,20 +15,20 @@ use str0m::net::{Protocol, Receive, Transmit};
 use str0m::rtp::Ssrc;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcError};
 
-use super::arena::{Arena, Key};
+use super::arena::Key;
 use super::command::{CloseReason, Kind};
 use super::connection;
 use super::demux::Addresses;
 use super::dtls::Identity;
-use super::egress::clock::{Ntp, SourceClock};
-use super::egress::packet::Batch;
+use super::egress::clock::SourceClock;
 use super::egress::send_side::SendSide;
 use super::limits::{CONNECT_TIMEOUT, LOST_TIMEOUT, PEER_CANDIDATES};
+use super::pacing::Waiting;
 use super::room::Room;
-use super::stats::{Dropped, Stats};
+use super::stats::Dropped;
 use super::streams::{Announced, declare, withdraw};
 use super::subscription::Slot;
-use super::track::{MediaPacket, Track};
+use super::track::Track;
 use crate::id::{PeerId, TrackId};
 
 /// One client of one room.
@@ -66,6 +66,10 @@ pub(crate) struct Peer {
     nominated: bool,
     /// Packets of this turn to forward to it, in order of arrival.
     pub(crate) due: Vec<Due>,
+    /// Packets of earlier turns that its pacer holds back.
+    pub(crate) waiting: Waiting,
+    /// Whether it is listed among those with something to give out in this turn.
+    pub(crate) is_listed: bool,
     pub(super) rtc: Rtc,
     /// When `rtc` wants to be woken; never before the first offer.
     wakeup: Option<Instant>,
@@ -140,6 +144,8 @@ impl Peer {
             path: None,
             nominated: false,
             due: Vec::new(),
+            waiting: Waiting::default(),
+            is_listed: false,
             rtc,
             wakeup: None,
             phase: Phase::Joined,
@@ -263,47 +269,6 @@ impl Peer {
             stream.request_keyframe(KeyframeRequestKind::Pli);
             Ok(true)
         })
-    }
-
-    /// Writes every packet that is due to this peer, side by side.
-    pub(crate) fn give_out(
-        &mut self,
-        (now, at): (Instant, Ntp),
-        packets: &[MediaPacket],
-        tracks: &Arena<Track>,
-        batch: &mut Batch,
-        stats: &mut Stats,
-    ) {
-        let Self {
-            due,
-            slots,
-            rtc,
-            send_side,
-            ..
-        } = self;
-        for Due {
-            packet,
-            slot: index,
-        } in due.drain(..)
-        {
-            let packet = &packets[packet as usize];
-            let index = usize::from(index);
-            let (Some(slot), Some(track)) = (slots.get_mut(index), tracks.get(packet.track)) else {
-                stats.dropped.add(Dropped::NoTrack);
-                continue;
-            };
-            let forwarded = slot.forward(now, packet, track, rtc.codec_config());
-            let written = forwarded.and_then(|forward| {
-                let leaving = forward.leaving(packet);
-                send_side
-                    .write(now, at, index, &leaving, batch)
-                    .map_err(|_| Dropped::TooLate)
-            });
-            match written {
-                Ok(()) => stats.forwarded += 1,
-                Err(dropped) => stats.dropped.add(dropped),
-            }
-        }
     }
 
     /// The client wants to be sent to on this pair.
@@ -434,7 +399,20 @@ impl Peer {
             .into_iter()
             .chain(end)
             .chain(self.send_side.wakeup())
+            .chain(self.pacing_wakeup())
             .min()
+    }
+
+    /// When more may leave. Not asked while it is listed to give out what may leave now.
+    fn pacing_wakeup(&self) -> Option<Instant> {
+        let waiting = self.waiting.bytes();
+        let wakeup = || self.send_side.pacing_wakeup(waiting);
+        (!self.is_listed).then(wakeup).flatten()
+    }
+
+    /// Whether more may leave now.
+    pub(crate) fn is_pacing_due(&self, now: Instant) -> bool {
+        self.pacing_wakeup().is_some_and(|at| at <= now)
     }
 
     /// The only door to `rtc`: str0m must be drained after every change.

@@ -12,9 +12,10 @@ use super::command::Kind;
 use super::egress::clock::{Ntp, StreamClock, WallClock};
 use super::egress::history::Stored;
 use super::limits::TURN_PACKETS;
+use super::pacing::Desk;
 use super::peer::{Due, Peer};
 use super::stats::Dropped;
-use super::subscription::clock_rate;
+use super::subscription::{Slot, clock_rate};
 use super::track::{MediaPacket, Track};
 
 impl Engine {
@@ -53,8 +54,10 @@ impl Engine {
             return Err(Dropped::TurnQueueFull);
         }
         let facts = facts_of(track, &packet);
+        let stream = &mut track.layers[usize::from(layer)];
+        stream.rate.count(now, packet.payload.len());
         if facts.starts_keyframe {
-            track.layers[usize::from(layer)].keyframes.keyframe_seen();
+            stream.keyframes.keyframe_seen();
         }
         let index = u32::try_from(turn.packets.len()).expect("TURN_PACKETS is small");
         for watcher in &track.watchers {
@@ -64,9 +67,7 @@ impl Engine {
             if !viewer.is_connected() {
                 continue;
             }
-            if viewer.due.is_empty() {
-                turn.dirty.push_back(watcher.peer);
-            }
+            turn.list(watcher.peer, viewer);
             viewer.due.push(Due {
                 packet: index,
                 slot: watcher.slot,
@@ -122,15 +123,37 @@ impl Engine {
         let mut batch = std::mem::take(&mut self.batch);
         let (now, at) = (self.now, self.wall_clock.at(self.now));
         let first = batch.packets().len();
-        self.with_peer(key, |peer, stats| {
-            peer.give_out((now, at), &packets, &tracks, &mut batch, stats);
-            Ok(())
+        let kept_up = self.with_peer(key, |peer, stats| {
+            peer.is_listed = false;
+            let mut desk = Desk {
+                now,
+                at,
+                tracks: &tracks,
+                batch: &mut batch,
+                stats,
+            };
+            Ok(peer.give_out(&packets, &mut desk))
         });
         self.tracks = tracks;
         self.turn.packets = packets;
         self.batch = batch;
         self.send_batch(key, first);
+        if kept_up == Some(false) {
+            self.want_keyframes(now, key);
+        }
         true
+    }
+
+    /// Asks for a keyframe of everything that cannot play to a peer without one.
+    pub(super) fn want_keyframes(&mut self, now: Instant, viewer: Key<Peer>) {
+        let Some(peer) = self.peers.get(viewer) else {
+            return;
+        };
+        let slots = peer.slots.iter().filter(|slot| slot.awaits_keyframe());
+        let waiting: Vec<_> = slots.filter_map(Slot::track).collect();
+        for track in waiting {
+            self.want_keyframe(now, track);
+        }
     }
 
     /// Someone needs a keyframe of the layer of `track` that plays to them.
@@ -211,6 +234,7 @@ fn keep(
         track: key,
         layer,
         seq: *packet.seq_no,
+        arrived: now,
         timestamp: header.timestamp,
         marker: header.marker,
         pt: header.payload_type,

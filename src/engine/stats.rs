@@ -33,6 +33,10 @@ pub struct Stats {
     pub forwarded: u64,
     /// RTP packets sent again (RFC 4588).
     pub resent: u64,
+    /// RTP packets that waited for their subscriber's pacer.
+    pub paced: u64,
+    /// RTP packets of padding only, sent to find out what a path carries.
+    pub padding: u64,
     /// Datagrams of str0m's that the guard stopped. Any but zero is our bug.
     pub guarded: u64,
     /// Keyframe requests passed up to publishers.
@@ -72,11 +76,15 @@ pub enum Dropped {
     TurnQueueFull,
     /// The first pictures before a keyframe: nobody could decode them.
     AwaitingKeyframe,
+    /// More waited for its subscriber's pacer than is of use.
+    PacerFull,
+    /// The path to its subscriber carries less.
+    Paused,
 }
 
 impl Dropped {
     /// Every reason, in the order [`DroppedCounts`] keeps them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::UnknownAddress,
         Self::UnknownUfrag,
         Self::Malformed,
@@ -90,6 +98,8 @@ impl Dropped {
         Self::Padding,
         Self::TurnQueueFull,
         Self::AwaitingKeyframe,
+        Self::PacerFull,
+        Self::Paused,
     ];
 
     /// The metric label.
@@ -109,6 +119,8 @@ impl Dropped {
             Self::Padding => "padding",
             Self::TurnQueueFull => "turn_queue_full",
             Self::AwaitingKeyframe => "awaiting_keyframe",
+            Self::PacerFull => "pacer_full",
+            Self::Paused => "paused",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One peer watching one track in one of its slots: what passes, and as what.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::format::CodecConfig;
 use str0m::media::{Mid, Pt};
@@ -46,6 +46,10 @@ struct Subscription {
     layer: u8,
     /// Nothing passes before the next keyframe.
     awaits_keyframe: bool,
+    /// Nothing passes: the path carries less.
+    is_paused: bool,
+    /// Since when the path has carried less.
+    lacks_since: Option<Instant>,
     /// The publisher's payload type of the last packet and ours for it.
     translated: Option<(Pt, Option<Format>)>,
 }
@@ -92,11 +96,42 @@ impl Slot {
         self.playing.as_ref().map(|playing| playing.track)
     }
 
-    /// Whether nothing can pass before a keyframe of what plays.
+    /// Which layer of it.
+    pub(crate) fn layer(&self) -> Option<u8> {
+        self.playing.as_ref().map(|playing| playing.layer)
+    }
+
+    /// Whether what plays is paused.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.playing
+            .as_ref()
+            .is_some_and(|playing| playing.is_paused)
+    }
+
+    /// The path carries what plays. `true` when it was paused: it goes on with a keyframe.
+    pub(crate) fn resume(&mut self) -> bool {
+        let Some(playing) = &mut self.playing else {
+            return false;
+        };
+        playing.lacks_since = None;
+        let was_paused = std::mem::take(&mut playing.is_paused);
+        playing.awaits_keyframe |= was_paused && self.kind == Kind::Video;
+        was_paused
+    }
+
+    /// The path carries less than what plays. When that has lasted for `patience`, it is paused.
+    pub(crate) fn lack(&mut self, now: Instant, patience: Duration) {
+        if let Some(playing) = &mut self.playing {
+            let since = *playing.lacks_since.get_or_insert(now);
+            playing.is_paused |= now.saturating_duration_since(since) >= patience;
+        }
+    }
+
+    /// Whether nothing can pass before a keyframe of what plays, and one would.
     pub(crate) fn awaits_keyframe(&self) -> bool {
         self.playing
             .as_ref()
-            .is_some_and(|playing| playing.awaits_keyframe)
+            .is_some_and(|playing| playing.awaits_keyframe && !playing.is_paused)
     }
 
     /// Plays another track, or none.
@@ -108,14 +143,29 @@ impl Slot {
             track,
             layer: 0,
             awaits_keyframe: self.kind == Kind::Video,
+            is_paused: false,
+            lacks_since: None,
             translated: None,
         });
+    }
+
+    /// Nothing passes before the next keyframe of what plays.
+    pub(crate) fn await_keyframe(&mut self) {
+        if let Some(playing) = &mut self.playing {
+            playing.awaits_keyframe = self.kind == Kind::Video;
+        }
+    }
+
+    /// Whether a packet is of what plays: whether it passes is seen when it leaves.
+    pub(crate) fn watches(&self, packet: &MediaPacket) -> bool {
+        self.playing.as_ref().is_some_and(|playing| {
+            playing.track == packet.track && playing.layer == packet.layer && !playing.is_paused
+        })
     }
 
     /// What becomes of a packet of the track that plays: how it leaves, or why it does not.
     pub(crate) fn forward(
         &mut self,
-        now: Instant,
         packet: &MediaPacket,
         track: &Track,
         ours: &CodecConfig,
@@ -125,6 +175,9 @@ impl Slot {
         };
         if playing.layer != packet.layer {
             return Err(Dropped::OtherLayer);
+        }
+        if playing.is_paused {
+            return Err(Dropped::Paused);
         }
         if playing.awaits_keyframe && !packet.facts.starts_keyframe {
             return Err(Dropped::AwaitingKeyframe);
@@ -140,7 +193,7 @@ impl Slot {
         let rewritten = if packet.payload.is_empty() {
             self.rewriter.skip(&incoming).ok_or(Dropped::Padding)?
         } else {
-            let rewritten = self.rewriter.rewrite(now, &incoming)?;
+            let rewritten = self.rewriter.rewrite(packet.arrived, &incoming)?;
             playing.awaits_keyframe = false;
             rewritten
         };

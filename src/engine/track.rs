@@ -14,6 +14,7 @@ use super::egress::history::{HistoryId, StoredId, TrackHistory};
 use super::keyframe::{self, KeyframeRequests};
 use super::limits::TRACK_LAYERS;
 use super::peer::Peer;
+use super::rate::RateMeter;
 use super::room::Room;
 
 /// What a peer publishes in one m-line.
@@ -44,6 +45,8 @@ pub(crate) struct Layer {
     pub(crate) rid: Option<Rid>,
     /// Its timestamps on our wall clock; from its first packet, then from sender reports.
     pub(crate) clock: Option<StreamClock>,
+    /// How fast it comes in.
+    pub(crate) rate: RateMeter,
     /// When the publisher is asked for a keyframe of it.
     pub(crate) keyframes: KeyframeRequests,
 }
@@ -67,13 +70,15 @@ pub(crate) struct Format {
     pub(crate) codec: Option<Codec>,
 }
 
-/// One packet of a track within the turn in which it arrived.
-#[derive(Debug)]
+/// One packet of a track, from when it arrived to when it leaves.
+#[derive(Debug, Clone)]
 pub(crate) struct MediaPacket {
     /// Of which track.
     pub(crate) track: Key<Track>,
     /// Index in [`Track::layers`].
     pub(crate) layer: u8,
+    /// When it arrived.
+    pub(crate) arrived: Instant,
     /// Extended sequence number as received.
     pub(crate) seq: u64,
     /// RTP timestamp as received.
@@ -124,6 +129,7 @@ impl Track {
                 self.layers.push(Layer {
                     rid,
                     clock: None,
+                    rate: RateMeter::default(),
                     keyframes: KeyframeRequests::new(keyframe::Options::default()),
                 });
                 self.layers.len() - 1

@@ -103,7 +103,7 @@ impl From<&Snapshot> for ShardFigures {
     }
 }
 
-fn engine(stats: &Stats) -> [(&'static str, u64); 18] {
+fn engine(stats: &Stats) -> [(&'static str, u64); 20] {
     [
         ("rooms", stats.rooms),
         ("peers", stats.peers),
@@ -120,6 +120,8 @@ fn engine(stats: &Stats) -> [(&'static str, u64); 18] {
         ("rtp_in", stats.rtp_in),
         ("forwarded", stats.forwarded),
         ("resent", stats.resent),
+        ("paced", stats.paced),
+        ("padding", stats.padding),
         ("keyframe_requests", stats.keyframe_requests),
         ("guarded", stats.guarded),
         ("peer_panics", stats.peer_panics),

@@ -231,6 +231,14 @@ impl Client {
         self.drain(now);
     }
 
+    /// The next frame of a track is a keyframe.
+    pub(crate) fn request_keyframe(&mut self, source: Source) {
+        let mut senders = self.senders.iter_mut();
+        if let Some(sender) = senders.find(|sender| sender.publish.source == source) {
+            sender.encoder.request_keyframe();
+        }
+    }
+
     /// Offers with new ICE credentials.
     pub(crate) fn restart_ice(&mut self, now: Instant) {
         self.restart_ice = true;

@@ -125,6 +125,11 @@ impl Link {
         [Some(arrival), None]
     }
 
+    /// How long a datagram sent now waits for the capacity.
+    pub(crate) fn queue(&self, now: Instant) -> Duration {
+        self.busy_until.saturating_duration_since(now)
+    }
+
     /// What became of everything so far.
     pub(crate) fn counts(&self) -> LinkCounts {
         self.counts

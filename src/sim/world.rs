@@ -229,6 +229,12 @@ impl World {
         seat.down.set_quality(down);
     }
 
+    /// What waits on the path down to a client, as a time.
+    pub(crate) fn queue_down(&self, index: usize) -> Duration {
+        let seat = self.seats[index].as_ref().expect("the client is here");
+        seat.down.queue(self.now)
+    }
+
     /// Has a client do something.
     pub(crate) fn act(&mut self, index: usize, action: impl FnOnce(&mut Client, Instant)) {
         let seat = self.seats[index].as_mut().expect("the client is here");

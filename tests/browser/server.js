@@ -93,11 +93,14 @@ export class Server {
       return gauges.filter(([, count]) => count !== 0);
     };
     await until('every gauge is zero', 30, async () => (await left()).length === 0, left);
-    const { engine } = (await this.stats()).totals;
+    const { engine, dropped } = (await this.stats()).totals;
     if (engine.peer_panics > 0) throw new Error(`${engine.peer_panics} peers panicked`);
     if (engine.guarded > 0) throw new Error(`str0m sent ${engine.guarded} packets in our name`);
     if (/ ERROR /.test(this.log())) throw new Error('the server logged an error');
-    return `${engine.connected} connected, ${engine.forwarded} packets forwarded, nothing left`;
+    return (
+      `${engine.connected} connected, ${engine.forwarded} packets forwarded, ` +
+      `${engine.paced} paced, ${dropped.paused} paused, nothing left`
+    );
   }
 }
 

@@ -100,6 +100,11 @@ impl Fallback {
             .map_or(self.rate_bps, |remb| remb.min(self.rate_bps))
     }
 
+    /// The rate was seen not to be what one likes: a cut, or the viewer's own estimate.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.cut_us.is_some() || self.remb_bps.is_some()
+    }
+
     fn grow(&mut self, since_s: f64) {
         let (factor, limit) = match self.remb_bps {
             Some(remb) => (GROWTH_TO_REMB_PER_S, remb),

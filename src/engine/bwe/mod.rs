@@ -109,6 +109,8 @@ pub struct Bwe {
     heard_us: Option<u64>,
     rtt_us: u64,
     wanted_bps: f64,
+    /// The path was seen to carry less than is wanted.
+    is_short: bool,
     /// Share of the rate that may be sent while a queue is drained.
     share: f64,
 }
@@ -170,6 +172,7 @@ impl Bwe {
             heard_us: None,
             rtt_us: DEFAULT_RTT_US,
             wanted_bps: 0.0,
+            is_short: false,
             share: 1.0,
         }
     }
@@ -197,6 +200,18 @@ impl Bwe {
             };
             self.sent.insert(seq, sent);
             self.alr.on_sent(at_us, bytes, self.aimd.bps());
+        }
+    }
+
+    /// A packet left that transport-wide feedback will not speak of.
+    pub fn on_sent_unnumbered(&mut self, now: Instant, bytes: usize) {
+        let at_us = self.micros(now);
+        if !self.options.transport_wide {
+            self.silence.on_sent(at_us);
+        }
+        if !self.uses_twcc() {
+            let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
+            self.fallback.on_sent(at_us, bytes);
         }
     }
 
@@ -233,14 +248,17 @@ impl Bwe {
             self.on_heard(now_us, REPORT_MISSED_US);
             let lost = f64::from(lost) / 256.0;
             self.fallback.on_loss_report(now_us, lost, self.rtt_us);
+            self.weigh(now_us);
         }
     }
 
     /// The viewer's own estimate came (REMB). Ignored while transport-wide feedback comes.
     pub fn on_remb(&mut self, now: Instant, estimate: Bitrate) {
         if !self.uses_twcc() {
-            self.on_heard(self.micros(now), REPORT_MISSED_US);
+            let now_us = self.micros(now);
+            self.on_heard(now_us, REPORT_MISSED_US);
             self.fallback.on_remb(estimate.as_f64());
+            self.weigh(now_us);
         }
     }
 
@@ -251,11 +269,25 @@ impl Bwe {
         if self.options.transport_wide {
             self.prober.on_timeout(self.situation(now_us));
         }
+        self.weigh(now_us);
     }
 
     /// What the viewer's allocation could use. More than [`Bwe::target`] makes it probe.
     pub fn set_wanted(&mut self, wanted: Bitrate) {
         self.wanted_bps = wanted.as_f64();
+    }
+
+    /// What the viewer reports to have received lately; `None` while it has not.
+    #[must_use]
+    pub fn delivered(&self) -> Option<Bitrate> {
+        self.acked.bps().map(Bitrate::from)
+    }
+
+    /// Whether the path was seen to carry less than is wanted. While that is not known yet,
+    /// [`Bwe::target`] only says what has been tried.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// The next probe cluster to give to the viewer's [`pacer::Pacer`].
@@ -355,6 +387,19 @@ impl Bwe {
         }
         self.share = self.delay.queue.share(now_us);
         self.prober.on_timeout(self.situation(now_us));
+        self.weigh(now_us);
+    }
+
+    /// Whether what is wanted is out of reach: a probe did not find it, reports tell of heavy
+    /// loss or a lower estimate, or nothing is heard at all.
+    fn weigh(&mut self, now_us: u64) {
+        let lacks = self.target().as_f64() < self.reach_bps();
+        let bounded = if self.uses_twcc() {
+            self.prober.has_given_up(self.situation(now_us))
+        } else {
+            self.fallback.is_bounded()
+        };
+        self.is_short = lacks && (self.is_short || bounded || self.silence.cap_bps().is_some());
     }
 
     fn on_cut(&mut self, now_us: u64) {

@@ -31,7 +31,7 @@ const CATCH_UP: Duration = Duration::from_millis(40);
 
 /// Media waits at most about this long: a longer backlog is sent faster.
 /// libwebrtc pacing_controller.h has 2 s (kMaxExpectedQueueLength); viewers watch live.
-const MAX_WAIT: Duration = Duration::from_millis(500);
+const MAX_WAIT: Duration = Duration::from_millis(250);
 
 /// How often the owner asks while something waits: the shard's tick.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -39,29 +39,13 @@ pub const TICK: Duration = Duration::from_millis(5);
 /// A cluster this late, as a multiple of its length, is given up: it can no longer be measured.
 const MAX_CLUSTER_LATENESS: f64 = 4.0;
 
-/// Bytes waiting for one viewer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Audio. It never waits.
-    pub audio: usize,
-    /// Packets sent again. They go ahead of video.
-    pub rtx: usize,
-    /// Video.
-    pub video: usize,
-}
-
-/// Bytes that may leave in this tick. A packet that begins within its allowance may leave whole.
+/// What may leave now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// Of the audio that waits: all of it.
-    pub audio: usize,
-    /// Of the packets sent again.
-    pub rtx: usize,
-    /// Of the video.
-    pub video: usize,
-    /// Of padding, to make up a cluster's rate.
-    pub padding: usize,
-    /// The cluster all of this belongs to.
+    /// Bytes of video. A packet that begins within them may leave whole.
+    pub bytes: usize,
+    /// The cluster all that leaves belongs to. What video does not use of [`Grant::bytes`] is
+    /// made up with padding.
     pub cluster: Option<ClusterId>,
 }
 
@@ -121,24 +105,20 @@ impl Pacer {
         });
     }
 
-    /// What may leave now. What does leave must be told by [`Pacer::on_sent`].
-    pub fn grant(&mut self, now: Instant, target: Bitrate, backlog: Backlog) -> Grant {
-        self.earn(now, target, backlog);
-        let (allowance, cluster) = match self.cluster_allowance(now) {
-            Some((due, id)) => (due, Some(id)),
-            None => (self.allowance.max(0.0) as usize, None),
-        };
-        let audio = backlog.audio;
-        let rest = allowance.saturating_sub(audio);
-        let rtx = backlog.rtx.min(rest);
-        let rest = rest - rtx;
-        let video = backlog.video.min(rest);
-        Grant {
-            audio,
-            rtx,
-            video,
-            padding: if cluster.is_some() { rest - video } else { 0 },
-            cluster,
+    /// What may leave now. Audio and packets sent again do not ask: they leave at once and are
+    /// only told, by [`Pacer::on_sent`] like all that leaves, so that video makes way for them.
+    /// `waiting` is how many bytes of video wait.
+    pub fn grant(&mut self, now: Instant, target: Bitrate, waiting: usize) -> Grant {
+        self.earn(now, target, waiting);
+        match self.cluster_allowance(now) {
+            Some((bytes, id)) => Grant {
+                bytes,
+                cluster: Some(id),
+            },
+            None => Grant {
+                bytes: self.allowance.max(0.0) as usize,
+                cluster: None,
+            },
         }
     }
 
@@ -160,13 +140,14 @@ impl Pacer {
         }
     }
 
-    /// When to ask again; `None` when nothing waits and no cluster runs.
+    /// When to ask again, given the bytes of video that wait; `None` when none do and no cluster
+    /// runs.
     #[must_use]
-    pub fn wakeup(&self, backlog: Backlog) -> Option<Instant> {
+    pub fn wakeup(&self, waiting: usize) -> Option<Instant> {
         if self.running.is_some() {
             return Some(self.asked + TICK);
         }
-        if backlog == Backlog::default() {
+        if waiting == 0 {
             return None;
         }
         let owed_s = -self.allowance / self.bytes_per_s.max(1.0);
@@ -175,10 +156,9 @@ impl Pacer {
     }
 
     /// Adds what the time since the last call is worth.
-    fn earn(&mut self, now: Instant, target: Bitrate, backlog: Backlog) {
-        let waiting = (backlog.rtx + backlog.video) as f64;
+    fn earn(&mut self, now: Instant, target: Bitrate, waiting: usize) {
         let pace = PACE * target.as_f64() / 8.0;
-        self.bytes_per_s = pace.max(waiting / MAX_WAIT.as_secs_f64());
+        self.bytes_per_s = pace.max(waiting as f64 / MAX_WAIT.as_secs_f64());
         let since = now.saturating_duration_since(self.asked);
         self.asked = self.asked.max(now);
         // A burst is at least what a tick is worth, or late ticks would slow the pace.
@@ -209,13 +189,6 @@ impl Pacer {
 mod tests {
     use super::*;
 
-    fn video(bytes: usize) -> Backlog {
-        Backlog {
-            video: bytes,
-            ..Backlog::default()
-        }
-    }
-
     /// An `Instant` to count from; its value does not matter.
     fn origin() -> Instant {
         crate::engine::bwe::sim::origin()
@@ -227,8 +200,8 @@ mod tests {
         let mut pacer = Pacer::new(start);
         let mut sent = 0;
         for tick in 1..=200 {
-            let grant = pacer.grant(start + TICK * tick, Bitrate::kbps(800), video(10_000));
-            let mut left = grant.video;
+            let grant = pacer.grant(start + TICK * tick, Bitrate::kbps(800), 10_000);
+            let mut left = grant.bytes;
             while left > 0 {
                 pacer.on_sent(1_000, grant.cluster);
                 sent += 1_000;
@@ -239,20 +212,25 @@ mod tests {
     }
 
     #[test]
-    fn audio_never_waits_and_resends_go_ahead() {
+    fn video_makes_way_for_what_does_not_ask() {
         let start = origin();
         let mut pacer = Pacer::new(start);
-        let backlog = Backlog {
-            audio: 300,
-            rtx: 900,
-            video: 9_000,
-        };
+        assert_eq!(
+            pacer.grant(start + TICK, Bitrate::kbps(1000), 9_000).bytes,
+            1_562
+        );
+        pacer.on_sent(1_200, None);
+        assert_eq!(
+            pacer.grant(start + TICK, Bitrate::kbps(1000), 9_000).bytes,
+            362
+        );
         pacer.on_sent(50_000, None);
-        let grant = pacer.grant(start, Bitrate::kbps(100), backlog);
-        assert_eq!((grant.audio, grant.rtx, grant.video), (300, 0, 0));
-        let mut pacer = Pacer::new(start);
-        let grant = pacer.grant(start + TICK, Bitrate::kbps(1000), backlog);
-        assert_eq!((grant.audio, grant.rtx, grant.video), (300, 900, 362));
+        assert_eq!(
+            pacer
+                .grant(start + TICK * 2, Bitrate::kbps(1000), 9_000)
+                .bytes,
+            0
+        );
     }
 
     #[test]
@@ -268,13 +246,13 @@ mod tests {
         pacer.start(cluster);
         let mut left = Vec::new();
         for tick in 0..20 {
-            let grant = pacer.grant(start + TICK * tick, Bitrate::kbps(200), video(100));
+            let grant = pacer.grant(start + TICK * tick, Bitrate::kbps(200), 100);
             if grant.cluster.is_none() {
                 break;
             }
-            pacer.on_sent(grant.video, grant.cluster);
-            pacer.on_sent(grant.padding, grant.cluster);
-            left.push(grant.video + grant.padding);
+            pacer.on_sent(100, grant.cluster);
+            pacer.on_sent(grant.bytes - 100, grant.cluster);
+            left.push(grant.bytes);
         }
         assert_eq!(left, [1_000; 8]);
     }
@@ -283,10 +261,10 @@ mod tests {
     fn an_idle_viewer_is_not_woken() {
         let start = origin();
         let mut pacer = Pacer::new(start);
-        assert_eq!(pacer.wakeup(Backlog::default()), None);
+        assert_eq!(pacer.wakeup(0), None);
         pacer.on_sent(1_000, None);
-        pacer.grant(start, Bitrate::kbps(32), video(1));
-        let due = pacer.wakeup(video(1)).expect("something waits");
+        pacer.grant(start, Bitrate::kbps(32), 1);
+        let due = pacer.wakeup(1).expect("something waits");
         assert_eq!(due, start + Duration::from_millis(100));
     }
 
@@ -298,9 +276,10 @@ mod tests {
         let mut ticks = 0;
         while waiting > 2_000 {
             ticks += 1;
-            let grant = pacer.grant(start + TICK * ticks, Bitrate::kbps(50), video(waiting));
-            pacer.on_sent(grant.video, None);
-            waiting -= grant.video;
+            let grant = pacer.grant(start + TICK * ticks, Bitrate::kbps(50), waiting);
+            let left = grant.bytes.min(waiting);
+            pacer.on_sent(left, None);
+            waiting -= left;
         }
         assert!(ticks < 450, "{ticks}");
     }

@@ -43,6 +43,9 @@ const CLUSTER_US: u64 = 40_000;
 /// And has at least this many packets. libwebrtc min_probe_packets_sent.
 const CLUSTER_PACKETS: u8 = 5;
 
+/// Probing begins again at once when this many times what was found is wanted.
+const WANTED_ANEW: f64 = 1.2;
+
 /// Probing stops this far above what is wanted: results come out a little low.
 const HEADROOM: f64 = 1.2;
 
@@ -113,6 +116,8 @@ enum Phase {
 pub(super) struct Prober {
     phase: Phase,
     interval_us: u64,
+    /// What was wanted when probing found all of it; infinite after it found less.
+    found_bps: f64,
     /// The two first clusters have been asked for.
     begun: bool,
     next_id: ClusterId,
@@ -126,6 +131,7 @@ impl Prober {
         Self {
             phase: Phase::Resting { until_us: 0 },
             interval_us: INTERVAL_US.0,
+            found_bps: f64::INFINITY,
             begun: false,
             next_id: ClusterId::FIRST,
             queue: [None; 2],
@@ -136,9 +142,12 @@ impl Prober {
     pub(super) fn on_timeout(&mut self, now: Situation) {
         match self.phase {
             Phase::Waiting { until_us, .. } if now.now_us >= until_us => self.rest(now, false),
-            Phase::Resting { until_us } if now.now_us >= until_us && now.wants_more() => {
+            Phase::Resting { until_us }
+                if now.wants_more() && (now.now_us >= until_us || self.is_wanted_anew(now)) =>
+            {
                 if now.congested {
                     let until_us = now.now_us + PUT_OFF_US;
+                    self.found_bps = f64::INFINITY;
                     self.phase = Phase::Resting { until_us };
                 } else if self.begun {
                     self.launch(now, &[SCALE * now.rate_bps]);
@@ -177,6 +186,7 @@ impl Prober {
             Phase::Resting { until_us } => until_us.max(earliest_us),
             Phase::Waiting { .. } => earliest_us,
         };
+        self.found_bps = f64::INFINITY;
         self.phase = Phase::Resting { until_us };
     }
 
@@ -194,10 +204,22 @@ impl Prober {
         Some(first)
     }
 
+    /// Probing has begun, and found no more than the rate.
+    pub(super) fn has_given_up(&self, now: Situation) -> bool {
+        let rests = matches!(self.phase, Phase::Resting { .. });
+        self.begun && rests && !self.is_wanted_anew(now)
+    }
+
+    /// Much more is wanted than when probing found all that was.
+    fn is_wanted_anew(&self, now: Situation) -> bool {
+        now.wants_more() && now.wanted_bps > WANTED_ANEW * self.found_bps
+    }
+
     /// When [`Prober::on_timeout`] is due next; `None` when nothing is under way or wanted.
     pub(super) fn due_us(&self, now: Situation) -> Option<u64> {
         match self.phase {
             Phase::Waiting { until_us, .. } => Some(until_us),
+            Phase::Resting { .. } if self.is_wanted_anew(now) => Some(0),
             Phase::Resting { until_us } => now.wants_more().then_some(until_us),
         }
     }
@@ -208,6 +230,11 @@ impl Prober {
         } else {
             let longer_us = (self.interval_us as f64 * INTERVAL_GROWTH) as u64;
             longer_us.min(INTERVAL_US.1)
+        };
+        self.found_bps = if carried && !now.wants_more() {
+            now.wanted_bps
+        } else {
+            f64::INFINITY
         };
         let until_us = now.now_us + self.interval_us;
         self.phase = Phase::Resting { until_us };
@@ -287,6 +314,23 @@ mod tests {
         assert_eq!(prober.due_us(situation(0, 3e5, 3e5)), None);
         prober.on_timeout(situation(0, 3e5, 3.1e5));
         assert_eq!(rates(&mut prober), [372]);
+    }
+
+    #[test]
+    fn who_wants_more_than_was_found_is_probed_at_once() {
+        let mut prober = Prober::new();
+        prober.on_timeout(situation(0, 3e5, 1e6));
+        prober.on_result(situation(1, 1.2e6, 1e6), ClusterId::FIRST.next(), 1.2e6);
+        assert_eq!(rates(&mut prober), [900, 1200]);
+        assert_eq!(prober.due_us(situation(2, 1.2e6, 1e6)), None);
+        let more = situation(2, 1.2e6, 3e6);
+        assert!(!prober.has_given_up(more));
+        assert_eq!(prober.due_us(more), Some(0));
+        prober.on_timeout(more);
+        assert_eq!(rates(&mut prober), [2400]);
+        let last = ClusterId::FIRST.next().next();
+        prober.on_result(situation(3, 1.5e6, 3e6), last, 1.5e6);
+        assert!(prober.has_given_up(situation(4, 1.5e6, 3e6)));
     }
 
     #[test]

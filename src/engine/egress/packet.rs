@@ -356,6 +356,12 @@ impl SlotWriter {
         self.media.ssrc.into()
     }
 
+    /// Whether padding can be sent: it takes the SSRC of resends, and the media's last timestamp.
+    #[must_use]
+    pub fn can_pad(&self) -> bool {
+        self.rtx.is_some() && self.highest().is_some()
+    }
+
     /// The SSRC of resends.
     #[must_use]
     pub fn rtx_ssrc(&self) -> Option<Ssrc> {

@@ -18,10 +18,15 @@ use super::packet::{
 use super::reports::{self, SenderReport};
 use super::rtx::{self, NackOutcome, RtxBudget};
 use super::seal::{Opener, Sealer};
+use crate::engine::bwe::pacer::{Grant, Pacer};
 use crate::engine::bwe::twcc::Arrival;
-use crate::engine::bwe::{self, Bwe};
+use crate::engine::bwe::{self, Bwe, ClusterId};
 use crate::engine::command::Kind;
 use crate::engine::dtls::KeyPort;
+
+/// A probe cluster that lacks less than this is made up later: a packet of padding costs as much
+/// as any.
+const MIN_PADDING: usize = 100;
 
 /// What leaves for one peer besides what str0m sends: media, resends, reports.
 #[derive(Debug)]
@@ -43,6 +48,9 @@ pub(crate) struct SendSide {
     bwe: Bwe,
     /// Whether a slot carries transport-wide numbers.
     transport_wide: bool,
+    pacer: Pacer,
+    /// The probe cluster that what leaves now belongs to.
+    cluster: Option<ClusterId>,
     /// Resends of the message being answered: reused.
     resends: Vec<Sent>,
 }
@@ -95,6 +103,8 @@ impl SendSide {
             counted_from: now,
             bwe: estimator(now, false),
             transport_wide: false,
+            pacer: Pacer::new(now),
+            cluster: None,
             resends: Vec::new(),
         }
     }
@@ -146,7 +156,41 @@ impl SendSide {
         self.guard.handle_transmit(datagram) == Verdict::Pass
     }
 
-    /// Writes one packet behind the others in `batch`.
+    /// Begins a turn: how many bytes of video may leave in it, when `waiting` bytes of it wait.
+    pub(crate) fn grant(&mut self, now: Instant, waiting: usize) -> usize {
+        self.start_probe();
+        let Grant { bytes, cluster } = self.pacer.grant(now, self.bwe.target(), waiting);
+        self.cluster = cluster;
+        bytes
+    }
+
+    /// Ends a turn: a probe cluster is made up with padding, `left` being what it lacks. Returns
+    /// how many packets that took.
+    pub(crate) fn pad(&mut self, now: Instant, at: Ntp, left: usize, batch: &mut Batch) -> u64 {
+        let Some(live) = self.live.as_mut().filter(|_| self.cluster.is_some()) else {
+            return 0;
+        };
+        let lanes = &mut self.lanes;
+        let Some(lane) = lanes.iter_mut().find(|lane| lane.writer.can_pad()) else {
+            return 0;
+        };
+        let (mut left, mut packets) = (left, 0);
+        while left >= MIN_PADDING {
+            let padding = u8::try_from(left).unwrap_or(u8::MAX);
+            let Ok(written) = lane
+                .writer
+                .write_padding(&mut live.outlet, at, padding, batch)
+            else {
+                break;
+            };
+            note_sent(&mut self.bwe, &mut self.pacer, now, self.cluster, &written);
+            left = left.saturating_sub(written.bytes);
+            packets += 1;
+        }
+        packets
+    }
+
+    /// Writes one packet behind the others in `batch`. Returns its bytes.
     ///
     /// # Errors
     ///
@@ -158,9 +202,9 @@ impl SendSide {
         index: usize,
         leaving: &Leaving<'_>,
         batch: &mut Batch,
-    ) -> Result<(), Unwritten> {
+    ) -> Result<usize, Unwritten> {
         let Some(live) = live(&mut self.live, &self.port) else {
-            return Ok(());
+            return Ok(0);
         };
         let lane = &mut self.lanes[index];
         if lane.pt != leaving.pt {
@@ -179,12 +223,12 @@ impl SendSide {
         };
         lane.log.insert(now, &sent);
         self.sent_bytes += written.bytes as u64;
-        note_sent(&mut self.bwe, now, &written);
+        note_sent(&mut self.bwe, &mut self.pacer, now, self.cluster, &written);
         if lane.report_at <= now {
             lane.report_at = now + lane.report_interval;
             lane.report(at, leaving.clock, &mut live.outlet, batch);
         }
-        Ok(())
+        Ok(written.bytes)
     }
 
     /// Opens and reads a client's SRTCP. `None` before there are keys: then it is str0m's.
@@ -239,7 +283,9 @@ impl SendSide {
             if let Some(stored) = history.packet(sent.stored) {
                 let packet = sent.packet(stored);
                 // Only an m-line without RTX refuses: then the packet stays lost.
-                let _ = lane.writer.write_rtx(&mut live.outlet, at, &packet, batch);
+                if let Ok(written) = lane.writer.write_rtx(&mut live.outlet, at, &packet, batch) {
+                    note_sent(&mut self.bwe, &mut self.pacer, now, self.cluster, &written);
+                }
             }
         }
         outcome
@@ -259,6 +305,7 @@ impl SendSide {
     /// Takes in when packets arrived.
     pub(crate) fn handle_arrivals(&mut self, now: Instant, arrivals: &[Arrival]) {
         self.bwe.on_feedback(now, arrivals.iter().copied());
+        self.start_probe();
     }
 
     /// Takes in the client's own estimate.
@@ -270,12 +317,42 @@ impl SendSide {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.bwe.wakeup().is_some_and(|at| at <= now) {
             self.bwe.on_timeout(now);
+            self.start_probe();
         }
+    }
+
+    /// When [`SendSide::grant`] must be asked, while `waiting` bytes of video wait.
+    pub(crate) fn pacing_wakeup(&self, waiting: usize) -> Option<Instant> {
+        self.pacer.wakeup(waiting)
     }
 
     /// When [`SendSide::handle_timeout`] must be called.
     pub(crate) fn wakeup(&self) -> Option<Instant> {
         self.bwe.wakeup()
+    }
+
+    /// Gives the pacer the next probe cluster as soon as it is free.
+    fn start_probe(&mut self) {
+        if self.pacer.is_free()
+            && let Some(cluster) = self.bwe.poll_probe()
+        {
+            self.pacer.start(cluster);
+        }
+    }
+
+    /// Takes over what the client could be sent at best: more than the estimate is probed for.
+    pub(crate) fn set_wanted(&mut self, wanted: Bitrate) {
+        self.bwe.set_wanted(wanted);
+    }
+
+    /// What the client reports to have received lately.
+    pub(crate) fn delivered(&self) -> Option<Bitrate> {
+        self.bwe.delivered()
+    }
+
+    /// Whether the path was seen to carry less than is wanted.
+    pub(crate) fn is_short(&self) -> bool {
+        self.bwe.is_short()
     }
 
     /// What the path to the client carries, as far as is known.
@@ -340,10 +417,18 @@ fn estimator(now: Instant, transport_wide: bool) -> Bwe {
     )
 }
 
-/// Tells the estimator of a packet it will hear of again.
-fn note_sent(bwe: &mut Bwe, now: Instant, written: &Written) {
-    if let Some(number) = written.twcc {
-        bwe.on_sent(now, number, written.bytes, None);
+/// Tells pacer and estimator that a packet left.
+fn note_sent(
+    bwe: &mut Bwe,
+    pacer: &mut Pacer,
+    now: Instant,
+    cluster: Option<ClusterId>,
+    written: &Written,
+) {
+    pacer.on_sent(written.bytes, cluster);
+    match written.twcc {
+        Some(number) => bwe.on_sent(now, number, written.bytes, cluster),
+        None => bwe.on_sent_unnumbered(now, written.bytes),
     }
 }
 

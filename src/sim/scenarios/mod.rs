@@ -1,5 +1,6 @@
 //! What happens in rooms: one test a story.
 
+mod bandwidth;
 mod call;
 mod change;
 mod churn;

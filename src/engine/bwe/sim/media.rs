@@ -8,7 +8,7 @@ use str0m::bwe::Bitrate;
 use super::link::Link;
 use super::oracle::Controller;
 use super::{Rng, origin};
-use crate::engine::bwe::pacer::{Backlog, Pacer, TICK};
+use crate::engine::bwe::pacer::{Pacer, TICK};
 
 /// Frames a second of the encoder.
 const FRAME_US: u64 = 33_333;
@@ -140,23 +140,20 @@ impl Media {
     }
 
     fn pace(&mut self, now_us: u64) -> Vec<(u64, usize)> {
-        let backlog = Backlog {
-            video: self.waiting.iter().sum(),
-            ..Backlog::default()
-        };
+        let waiting = self.waiting.iter().sum();
         let target = Bitrate::from(self.target_bps());
         let now = self.epoch + Duration::from_micros(now_us);
-        let grant = self.pacer.grant(now, target, backlog);
+        let grant = self.pacer.grant(now, target, waiting);
         let mut sizes = Vec::new();
-        let mut video = grant.video;
-        while video > 0 {
+        let mut left = grant.bytes;
+        while left > 0 {
             let Some(bytes) = self.waiting.pop_front() else {
                 break;
             };
             sizes.push(bytes);
-            video = video.saturating_sub(bytes);
+            left = left.saturating_sub(bytes);
         }
-        let mut padding = grant.padding;
+        let mut padding = grant.cluster.map_or(0, |_| left);
         self.padding_bytes += padding as u64;
         while padding > 0 {
             let bytes = padding.min(PACKET_BYTES);

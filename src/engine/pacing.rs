@@ -1,0 +1,128 @@
+//! What leaves for one peer in this turn, and what waits for its pacer.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::arena::Arena;
+use super::command::Kind;
+use super::egress::clock::Ntp;
+use super::egress::packet::Batch;
+use super::limits::WAITING_PACKETS;
+use super::peer::{Due, Peer};
+use super::stats::{Dropped, Stats};
+use super::track::{MediaPacket, Track};
+
+/// Video that waits until its peer's pacer lets it leave, in order. It gets its numbers when it
+/// leaves: what is dropped here leaves no gap.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    /// With the index of the slot it may leave in.
+    packets: VecDeque<(u8, MediaPacket)>,
+    /// Of their payloads.
+    bytes: usize,
+}
+
+impl Waiting {
+    /// Payload bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn push(&mut self, slot: u8, packet: MediaPacket) {
+        self.bytes += packet.payload.len();
+        self.packets.push_back((slot, packet));
+    }
+
+    fn pop(&mut self) -> Option<(u8, MediaPacket)> {
+        let next = self.packets.pop_front()?;
+        self.bytes -= next.1.payload.len();
+        Some(next)
+    }
+}
+
+/// What a turn writes into, and counts in.
+pub(crate) struct Desk<'a> {
+    pub(crate) now: Instant,
+    /// The same in our wall clock.
+    pub(crate) at: Ntp,
+    pub(crate) tracks: &'a Arena<Track>,
+    pub(crate) batch: &'a mut Batch,
+    pub(crate) stats: &'a mut Stats,
+}
+
+impl Peer {
+    /// Writes, side by side, what may leave for this peer now: what waited, then what is due.
+    /// Audio never waits.
+    ///
+    /// `false` when so much waited that it was dropped: its slots need keyframes.
+    pub(crate) fn give_out(&mut self, packets: &[MediaPacket], desk: &mut Desk<'_>) -> bool {
+        let mut left = self.send_side.grant(desk.now, self.waiting.bytes());
+        while left > 0
+            && let Some((slot, packet)) = self.waiting.pop()
+        {
+            left = left.saturating_sub(self.send(slot, &packet, desk));
+        }
+        let mut due = std::mem::take(&mut self.due);
+        for Due { packet, slot } in due.drain(..) {
+            let packet = &packets[packet as usize];
+            let Some(place) = self.slots.get(usize::from(slot)) else {
+                desk.stats.dropped.add(Dropped::NoTrack);
+                continue;
+            };
+            let may_leave = left > 0 && self.waiting.packets.is_empty();
+            if may_leave || place.kind == Kind::Audio || !place.watches(packet) {
+                left = left.saturating_sub(self.send(slot, packet, desk));
+            } else {
+                desk.stats.paced += 1;
+                self.waiting.push(slot, packet.clone());
+            }
+        }
+        self.due = due;
+        desk.stats.padding += self.send_side.pad(desk.now, desk.at, left, desk.batch);
+        self.waiting.packets.len() <= WAITING_PACKETS || self.drop_waiting(desk.stats)
+    }
+
+    /// Writes one packet; returns the bytes it takes of what may leave.
+    fn send(&mut self, index: u8, packet: &MediaPacket, desk: &mut Desk<'_>) -> usize {
+        let Self {
+            slots,
+            rtc,
+            send_side,
+            ..
+        } = self;
+        let index = usize::from(index);
+        let (Some(slot), Some(track)) = (slots.get_mut(index), desk.tracks.get(packet.track))
+        else {
+            desk.stats.dropped.add(Dropped::NoTrack);
+            return 0;
+        };
+        let forwarded = slot.forward(packet, track, rtc.codec_config());
+        let written = forwarded.and_then(|forward| {
+            let leaving = forward.leaving(packet);
+            send_side
+                .write(desk.now, desk.at, index, &leaving, desk.batch)
+                .map_err(|_| Dropped::TooLate)
+        });
+        match written {
+            Ok(bytes) => {
+                desk.stats.forwarded += 1;
+                bytes
+            }
+            Err(dropped) => {
+                desk.stats.dropped.add(dropped);
+                0
+            }
+        }
+    }
+
+    /// Too much waits to be of use. What plays goes on with keyframes.
+    fn drop_waiting(&mut self, stats: &mut Stats) -> bool {
+        while let Some((slot, _)) = self.waiting.pop() {
+            stats.dropped.add(Dropped::PacerFull);
+            if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
+                slot.await_keyframe();
+            }
+        }
+        false
+    }
+}
