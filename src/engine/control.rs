@@ -215,6 +215,14 @@ impl Engine {
 
     /// Takes a peer out of everything that refers to its connection.
     fn disconnect(&mut self, key: Key<Peer>) {
+        let first = self.batch.packets().len();
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        if peer.is_connected() {
+            peer.send_side.say_goodbye(&mut self.batch);
+            self.send_batch(key, first);
+        }
         let Some(peer) = self.peers.get_mut(key) else {
             return;
         };

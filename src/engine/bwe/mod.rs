@@ -277,10 +277,11 @@ impl Bwe {
         self.wanted_bps = wanted.as_f64();
     }
 
-    /// What the viewer reports to have received lately; `None` while it has not.
+    /// What the viewer reports to have received lately; `None` while it does not report.
     #[must_use]
     pub fn delivered(&self) -> Option<Bitrate> {
-        self.acked.bps().map(Bitrate::from)
+        let is_heard = self.silence.cap_bps().is_none();
+        self.acked.bps().filter(|_| is_heard).map(Bitrate::from)
     }
 
     /// Whether the path was seen to carry less than is wanted. While that is not known yet,

@@ -22,7 +22,7 @@ pub const MAX_ROUND_TRIP: Duration = Duration::from_secs(10);
 const MAX_CNAME_BYTES: usize = 255;
 
 /// SSRCs in one goodbye (RFC 3550 §6.6: the count has five bits).
-const MAX_GOODBYES: usize = 31;
+pub const MAX_GOODBYES: usize = 31;
 
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
@@ -59,7 +59,7 @@ pub fn write_report(report: &SenderReport, cname: &str, buf: &mut Vec<u8>) {
 }
 
 /// Writes a compound packet that ends streams: an empty receiver report, the CNAME of the first,
-/// and the goodbye (RFC 3550 §6.6). At most 31 SSRCs; further ones are left out.
+/// and the goodbye (RFC 3550 §6.6). At most [`MAX_GOODBYES`]; further ones are left out.
 pub fn write_goodbye(ssrcs: &[Ssrc], cname: &str, buf: &mut Vec<u8>) {
     let ssrcs = &ssrcs[..ssrcs.len().min(MAX_GOODBYES)];
     let Some(first) = ssrcs.first() else { return };

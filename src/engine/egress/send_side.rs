@@ -372,6 +372,19 @@ impl SendSide {
         let _ = batch.push_rtcp(&mut live.outlet, write);
     }
 
+    /// Ends every stream that was sent (RFC 3550 §6.6).
+    pub(crate) fn say_goodbye(&mut self, batch: &mut Batch) {
+        let sent = |lane: &&Lane| lane.writer.highest().is_some();
+        let ended: Vec<_> = self.lanes.iter().filter(sent).collect();
+        let Some(live) = &mut self.live else { return };
+        for lanes in ended.chunks(reports::MAX_GOODBYES) {
+            let ssrcs: Vec<_> = lanes.iter().map(|lane| lane.writer.ssrc()).collect();
+            let write = |buf: &mut Vec<u8>| reports::write_goodbye(&ssrcs, &lanes[0].cname, buf);
+            // Refused after 2^31 packets under one key.
+            let _ = batch.push_rtcp(&mut live.outlet, write);
+        }
+    }
+
     /// Which protection profile the handshake settled on.
     pub(crate) fn profile(&self) -> Option<SrtpProfile> {
         self.port.keys().map(|keys| keys.ours.profile())

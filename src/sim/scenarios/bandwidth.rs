@@ -118,6 +118,21 @@ fn a_path_that_falls_below_the_stream_keeps_its_sound_and_gets_its_picture_back(
 }
 
 #[test]
+fn who_is_not_heard_of_is_sent_sound_and_no_sharp_picture() {
+    let mut world = watched(55);
+    world.run(Duration::from_secs(4));
+    world.set_quality(VIEWER, Quality::lossy(1.0), Quality::CLEAN);
+    world.run(Duration::from_secs(6));
+    let (silent, before) = (world.time(), stats(&world).bytes_out);
+    world.run(Duration::from_secs(4));
+    let bits_per_s = (stats(&world).bytes_out - before) * 8 / 4;
+    assert!(bits_per_s < 150_000, "{bits_per_s}");
+    let sound = shown(&world, Kind::Audio);
+    let gap = longest_gap(&sound, silent, world.time());
+    assert!(gap < Duration::from_millis(100), "{gap:?}");
+}
+
+#[test]
 fn two_percent_of_loss_by_chance_does_not_stop_the_picture() {
     let mut world = watched(52);
     world.run(Duration::from_secs(2));
