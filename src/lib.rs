@@ -35,7 +35,9 @@
 //!
 //! str0m receives and negotiates; what is sent to viewers is ours: media, resends, sender
 //! reports, and the reading of what viewers report (`engine::feedback`). [`engine::bwe`]
-//! estimates from it what each viewer's path carries; no packet is held back by that yet.
+//! estimates from it what each viewer's path carries, `engine::allocation` what of all that the
+//! viewer watches is sent for it, and `engine::pacing` when it leaves: audio at once, video in
+//! bursts of some milliseconds, probes of the path at exactly their rate.
 //!
 //! # Who decides, who acts, who talks
 //!
