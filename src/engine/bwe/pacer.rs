@@ -26,6 +26,10 @@ const PACE: f64 = 2.5;
 /// libwebrtc has 40 ms (task_queue_paced_sender.h, kBurstyPacerBurst).
 pub const BURST: Duration = Duration::from_millis(20);
 
+/// The first of all that a viewer is sent leaves at once, in bytes, as a TCP connection begins
+/// with (RFC 6928): a small first keyframe is not held back for want of an estimate.
+const INITIAL_WINDOW: f64 = 14_600.0;
+
 /// A late tick makes up for this much at most; more would be a burst of its own.
 const CATCH_UP: Duration = Duration::from_millis(40);
 
@@ -63,6 +67,8 @@ struct Running {
 pub struct Pacer {
     /// May leave now, in bytes; below zero, what has left too early.
     allowance: f64,
+    /// What is left of [`INITIAL_WINDOW`], in bytes.
+    initial: f64,
     asked: Instant,
     /// The pace when last asked, in bytes a second.
     bytes_per_s: f64,
@@ -82,6 +88,7 @@ impl Pacer {
     pub fn with_burst(now: Instant, burst: Duration) -> Self {
         Self {
             allowance: 0.0,
+            initial: INITIAL_WINDOW,
             asked: now,
             bytes_per_s: 0.0,
             burst,
@@ -116,7 +123,7 @@ impl Pacer {
                 cluster: Some(id),
             },
             None => Grant {
-                bytes: self.allowance.max(0.0) as usize,
+                bytes: (self.initial + self.allowance.max(0.0)) as usize,
                 cluster: None,
             },
         }
@@ -124,7 +131,9 @@ impl Pacer {
 
     /// A packet left.
     pub fn on_sent(&mut self, bytes: usize, cluster: Option<ClusterId>) {
-        self.allowance -= bytes as f64;
+        let at_first = self.initial.min(bytes as f64);
+        self.initial -= at_first;
+        self.allowance -= bytes as f64 - at_first;
         let Some(running) = &mut self.running else {
             return;
         };
@@ -189,6 +198,13 @@ impl Pacer {
 mod tests {
     use super::*;
 
+    /// A pacer that has sent its first window.
+    fn begun(now: Instant) -> Pacer {
+        let mut pacer = Pacer::new(now);
+        pacer.on_sent(INITIAL_WINDOW as usize, None);
+        pacer
+    }
+
     /// An `Instant` to count from; its value does not matter.
     fn origin() -> Instant {
         crate::engine::bwe::sim::origin()
@@ -197,7 +213,7 @@ mod tests {
     #[test]
     fn video_leaves_at_two_and_a_half_times_the_target() {
         let start = origin();
-        let mut pacer = Pacer::new(start);
+        let mut pacer = begun(start);
         let mut sent = 0;
         for tick in 1..=200 {
             let grant = pacer.grant(start + TICK * tick, Bitrate::kbps(800), 10_000);
@@ -212,9 +228,20 @@ mod tests {
     }
 
     #[test]
-    fn video_makes_way_for_what_does_not_ask() {
+    fn the_first_window_leaves_at_once() {
         let start = origin();
         let mut pacer = Pacer::new(start);
+        assert_eq!(pacer.grant(start, Bitrate::kbps(300), 0).bytes, 14_600);
+        pacer.on_sent(14_000, None);
+        assert_eq!(pacer.grant(start, Bitrate::kbps(300), 0).bytes, 600);
+        pacer.on_sent(1_000, None);
+        assert_eq!(pacer.grant(start, Bitrate::kbps(300), 0).bytes, 0);
+    }
+
+    #[test]
+    fn video_makes_way_for_what_does_not_ask() {
+        let start = origin();
+        let mut pacer = begun(start);
         assert_eq!(
             pacer.grant(start + TICK, Bitrate::kbps(1000), 9_000).bytes,
             1_562
@@ -236,7 +263,7 @@ mod tests {
     #[test]
     fn a_cluster_leaves_at_its_rate_made_up_with_padding() {
         let start = origin();
-        let mut pacer = Pacer::new(start);
+        let mut pacer = begun(start);
         let cluster = ProbeCluster {
             id: ClusterId::FIRST,
             rate: Bitrate::kbps(1600),
@@ -260,7 +287,7 @@ mod tests {
     #[test]
     fn an_idle_viewer_is_not_woken() {
         let start = origin();
-        let mut pacer = Pacer::new(start);
+        let mut pacer = begun(start);
         assert_eq!(pacer.wakeup(0), None);
         pacer.on_sent(1_000, None);
         pacer.grant(start, Bitrate::kbps(32), 1);
@@ -271,7 +298,7 @@ mod tests {
     #[test]
     fn a_long_backlog_leaves_in_time() {
         let start = origin();
-        let mut pacer = Pacer::new(start);
+        let mut pacer = begun(start);
         let mut waiting = 100_000;
         let mut ticks = 0;
         while waiting > 2_000 {
