@@ -57,6 +57,7 @@ const isFinal = (code) => code === 1000 || code === 1008 || code === 1009 || cod
  * - `participant` {@link Participant}: someone came, or what they publish changed
  * - `participant-left` {@link Participant}
  * - `slot` {@link Slot}: what plays in a receiving m-line changed
+ * - `channel` {@link RTCDataChannel}: another participant opened a label that this one has not
  * - `error` `{code: string, message: string}`
  */
 export class CorelayClient extends EventTarget {
@@ -174,6 +175,18 @@ export class CorelayClient extends EventTarget {
     this.#sendMute(source, local.muted);
   }
 
+  /**
+   * Opens a data channel. What is sent on it reaches everyone else in the room who has data
+   * channels, on theirs of the same label.
+   * @param {string} label
+   * @param {RTCDataChannelInit} [options]
+   * @returns {Promise<RTCDataChannel>} gone when the connection is: see `state`
+   */
+  async openChannel(label, options) {
+    if (!this.#session) throw new Error('not in a room');
+    return this.#session.openChannel(label, options);
+  }
+
   /** Gathers fresh ICE credentials and candidates; media goes on meanwhile. */
   restartIce() {
     this.#session?.restartIce();
@@ -267,6 +280,7 @@ export class CorelayClient extends EventTarget {
     const session = new MediaSession(config, codec, {
       send: (message) => this.#signalling?.send(message),
       slot: (slot) => this.#emit('slot', slot),
+      channel: (channel) => this.#emit('channel', channel),
       state: (state) => {
         if (session === this.#session) this.#setState(state);
       },

@@ -28,6 +28,7 @@
  * @typedef {object} Hooks
  * @property {(message: object) => void} send
  * @property {(slot: Slot) => void} slot
+ * @property {(channel: RTCDataChannel) => void} channel
  * @property {(state: 'waiting' | 'connecting' | 'connected' | 'reconnecting') => void} state
  * @property {(code: string, message: string) => void} error
  * @property {() => void} doubt the network may be gone, and the signalling connection with it
@@ -58,6 +59,7 @@ export class MediaSession {
   slots = new Map();
 
   #codec;
+  #hasChannels = false;
   /** @type {Hooks} */
   #hooks;
   /** Own sending m-lines by source. @type {Map<Source, RTCRtpTransceiver>} */
@@ -92,6 +94,7 @@ export class MediaSession {
       if (!candidate?.candidate) return;
       hooks.send({ type: 'ice-candidate', ref: 'ice-candidate', candidate: candidate.toJSON() });
     };
+    this.peerConnection.ondatachannel = ({ channel }) => hooks.channel(channel);
     this.peerConnection.onconnectionstatechange = () => this.#handleConnectionState();
   }
 
@@ -114,6 +117,14 @@ export class MediaSession {
       transceiver.direction = 'sendonly';
       await this.#negotiate();
     }
+  }
+
+  /** Opens a data channel; the first one of a connection needs an offer. */
+  async openChannel(label, options) {
+    const channel = this.peerConnection.createDataChannel(label, options);
+    this.#hasChannels = true;
+    if (!this.peerConnection.sctp) await this.#negotiate();
+    return channel;
   }
 
   /** Stops sending on the m-line of a source and keeps it for the next track. */
@@ -260,7 +271,7 @@ export class MediaSession {
     const pc = this.peerConnection;
     this.#addReceivers('audio');
     this.#addReceivers('video');
-    if (pc.getTransceivers().length === 0) return;
+    if (pc.getTransceivers().length === 0 && !this.#hasChannels) return;
     await pc.setLocalDescription();
     const answer = this.#expectAnswer();
     const { sdp } = pc.localDescription;

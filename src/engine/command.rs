@@ -112,6 +112,13 @@ pub enum Event {
         /// What it sends.
         source: Source,
     },
+    /// The peer reads its data channels too slowly: messages to it were dropped.
+    DataLost {
+        /// Who.
+        peer: PeerId,
+        /// How many since it was last told.
+        messages: u32,
+    },
     /// A track is gone.
     TrackUnpublished {
         /// Where.
@@ -170,6 +177,8 @@ pub struct Permissions {
     pub screen_audio: bool,
     /// May watch and hear others.
     pub subscribe: bool,
+    /// May send on data channels.
+    pub data: bool,
 }
 
 impl Permissions {
@@ -180,6 +189,7 @@ impl Permissions {
         screen: true,
         screen_audio: true,
         subscribe: true,
+        data: true,
     };
 
     /// Nothing but being there.
@@ -189,6 +199,7 @@ impl Permissions {
         screen: false,
         screen_audio: false,
         subscribe: false,
+        data: false,
     };
 
     /// Whether a track from there may be published.

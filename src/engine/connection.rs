@@ -8,6 +8,7 @@ use str0m::net::Protocol;
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
 use super::dtls::{Identity, KeyPort, with_keys};
+use super::limits::CHANNEL_SENDING_BYTES;
 
 /// A connection that waits for its client's offer, and where its keys will appear.
 pub(super) fn build(
@@ -37,6 +38,7 @@ fn config(creds: IceCreds, identity: &Identity) -> RtcConfig {
         .set_dtls_cert(identity.certificate.clone())
         .set_dtls_version(DtlsVersion::Dtls12)
         .set_local_ice_credentials(creds)
+        .set_sctp_max_buffered_amount(CHANNEL_SENDING_BYTES)
         .clear_codecs()
         .enable_opus(true, false)
         .enable_vp8(true)

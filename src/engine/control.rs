@@ -187,6 +187,7 @@ impl Engine {
             room: name,
             reason,
         });
+        self.close_orphans(room_key);
         self.refresh_peers(now, room_key, None);
     }
 

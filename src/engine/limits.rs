@@ -29,6 +29,19 @@ pub const TURN_PACKETS: usize = 8192;
 /// dropped, and what plays to the peer goes on with keyframes.
 pub const WAITING_PACKETS: usize = 2048;
 
+/// Data channels of one peer. A further one of its client is closed; the server opens no more.
+pub const PEER_CHANNELS: usize = 32;
+
+/// Bytes of a data channel's label. One with a longer label is closed.
+pub const CHANNEL_LABEL_BYTES: usize = 256;
+
+/// Bytes of data channel messages that str0m holds for one peer: two of the longest.
+pub const CHANNEL_SENDING_BYTES: usize = 512 * 1024;
+
+/// Bytes of data channel messages that wait beyond that. Then those are lost that may be, and
+/// otherwise the newest; the peer is told.
+pub const CHANNEL_WAITING_BYTES: usize = 4 * 1024 * 1024;
+
 /// Layers (RIDs) of one track. Packets of further ones are dropped.
 pub const TRACK_LAYERS: usize = 4;
 

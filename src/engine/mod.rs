@@ -4,6 +4,7 @@ pub mod allocate;
 mod allocation;
 mod arena;
 pub mod bwe;
+mod channels;
 pub mod codec;
 pub mod command;
 mod connection;
@@ -296,6 +297,7 @@ impl Engine {
             if let Some(Some(reason)) = over {
                 self.doomed.push((key, reason));
             }
+            self.tell_lost(now, key);
             self.allocate(now, key);
             self.send_due_keyframe_requests(now, key);
             if let Some(peer) = self.peers.get_mut(key)
@@ -463,6 +465,9 @@ impl Engine {
                 }
             }
             RtcEvent::Closed => self.renew(now, key),
+            RtcEvent::ChannelOpen(id, label) => self.channel_opened(now, key, id, &label),
+            RtcEvent::ChannelData(message) => self.relay_data(now, key, &message),
+            RtcEvent::ChannelClose(id) => self.channel_closed(key, id),
             _ => {}
         }
     }

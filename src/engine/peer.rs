@@ -16,6 +16,7 @@ use str0m::rtp::Ssrc;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcError};
 
 use super::arena::Key;
+use super::channels::Channels;
 use super::command::{CloseReason, Kind};
 use super::connection;
 use super::demux::Addresses;
@@ -56,6 +57,10 @@ pub(crate) struct Peer {
     pub(crate) events: VecDeque<Event>,
     /// Datagrams to send.
     pub(crate) outbox: VecDeque<Transmit>,
+    /// Its data channels.
+    pub(crate) channels: Channels,
+    /// Its latest offer has data channels.
+    pub(crate) offers_data: bool,
     /// Everything it is sent besides what str0m sends.
     pub(crate) send_side: SendSide,
     /// The clock of what it publishes.
@@ -139,6 +144,8 @@ impl Peer {
             requested: None,
             events: VecDeque::new(),
             outbox: VecDeque::new(),
+            channels: Channels::default(),
+            offers_data: false,
             send_side: SendSide::new(now, keys),
             clock: SourceClock::default(),
             path: None,
@@ -244,6 +251,9 @@ impl Peer {
             self.mutate(|rtc| rtc.handle_input(Input::Timeout(now)))?;
         }
         self.send_side.handle_timeout(now);
+        if self.channels.wakeup().is_some_and(|at| at <= now) {
+            self.flush_channels(now)?;
+        }
         Ok(match self.phase {
             Phase::Connecting { since } if now >= since + CONNECT_TIMEOUT => {
                 Some(CloseReason::ConnectTimeout)
@@ -399,6 +409,7 @@ impl Peer {
             .into_iter()
             .chain(end)
             .chain(self.send_side.wakeup())
+            .chain(self.channels.wakeup())
             .chain(self.pacing_wakeup())
             .min()
     }
@@ -416,7 +427,7 @@ impl Peer {
     }
 
     /// The only door to `rtc`: str0m must be drained after every change.
-    fn mutate<T>(
+    pub(super) fn mutate<T>(
         &mut self,
         change: impl FnOnce(&mut Rtc) -> Result<T, RtcError>,
     ) -> Result<T, RtcError> {

@@ -37,6 +37,14 @@ pub struct Stats {
     pub paced: u64,
     /// RTP packets of padding only, sent to find out what a path carries.
     pub padding: u64,
+    /// Data channel messages taken in.
+    pub data_in: u64,
+    /// Data channel messages given out, one for each who gets it.
+    pub data_out: u64,
+    /// Data channel messages that somebody who reads slowly did not get.
+    pub data_lost: u64,
+    /// Data channel messages of peers that may not send any.
+    pub data_refused: u64,
     /// Datagrams of str0m's that the guard stopped. Any but zero is our bug.
     pub guarded: u64,
     /// Keyframe requests passed up to publishers.

@@ -168,6 +168,7 @@ impl Access {
             screen: publish(Source::Screen),
             screen_audio: publish(Source::ScreenAudio),
             subscribe: grant.can_subscribe.unwrap_or(true),
+            data: self.may_send_data(),
         }
     }
 

@@ -103,7 +103,7 @@ impl From<&Snapshot> for ShardFigures {
     }
 }
 
-fn engine(stats: &Stats) -> [(&'static str, u64); 20] {
+fn engine(stats: &Stats) -> [(&'static str, u64); 24] {
     [
         ("rooms", stats.rooms),
         ("peers", stats.peers),
@@ -122,6 +122,10 @@ fn engine(stats: &Stats) -> [(&'static str, u64); 20] {
         ("resent", stats.resent),
         ("paced", stats.paced),
         ("padding", stats.padding),
+        ("data_in", stats.data_in),
+        ("data_out", stats.data_out),
+        ("data_lost", stats.data_lost),
+        ("data_refused", stats.data_refused),
         ("keyframe_requests", stats.keyframe_requests),
         ("guarded", stats.guarded),
         ("peer_panics", stats.peer_panics),

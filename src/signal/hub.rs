@@ -457,6 +457,7 @@ fn whose(event: &Event) -> PeerId {
         Event::Answer { peer, .. }
         | Event::Refused { peer, .. }
         | Event::NotPublished { peer, .. }
+        | Event::DataLost { peer, .. }
         | Event::RequestOffer { peer, .. }
         | Event::Slots { peer, .. }
         | Event::Connected { peer }

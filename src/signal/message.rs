@@ -153,6 +153,11 @@ pub enum ServerMessage {
         /// What it sends.
         source: SourceName,
     },
+    /// The client reads its data channels too slowly: messages to it were dropped.
+    DataLost {
+        /// How many since this was last told.
+        messages: u32,
+    },
     /// The participant was removed from its room, and the socket closes with 1008.
     Kicked {
         /// Why, for programs. Stable.

@@ -262,6 +262,9 @@ impl Session {
                 let source = source.into();
                 vec![self.tell(ServerMessage::NotPublished { mid, source })]
             }
+            Event::DataLost { messages, .. } => {
+                vec![self.tell(ServerMessage::DataLost { messages })]
+            }
             Event::Connected { .. } => Vec::new(),
             Event::Closed { reason, .. } => self.handle_closed(reason, directory),
         }

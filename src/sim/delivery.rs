@@ -202,6 +202,7 @@ impl World {
             }
             Event::Refused { peer, .. }
             | Event::NotPublished { peer, .. }
+            | Event::DataLost { peer, .. }
             | Event::RequestOffer { peer, .. }
             | Event::Connected { peer } => *peer,
         };

@@ -61,7 +61,7 @@ const STANDING: usize = (1_000_000 / (LOG_STEPS * STEP_US)) as usize;
 
 /// One flow over the link.
 enum Flow {
-    Media(Media),
+    Media(Box<Media>),
     Tcp(Tcp),
 }
 

@@ -25,7 +25,7 @@ fn viewer(who: Who, start_bps: f64, source: Source, seed: u64) -> Flow {
         Who::Ours => Box::new(Ours::new(start_bps, wanted_bps)),
         Who::GoogCc => Box::new(GoogCc::new(start_bps, wanted_bps)),
     };
-    Flow::Media(Media::new(controller, source, seed))
+    Flow::Media(Box::new(Media::new(controller, source, seed)))
 }
 
 fn encoder(who: Who, seed: u64) -> Flow {
