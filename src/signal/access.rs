@@ -275,6 +275,7 @@ mod tests {
         let voice = access(json!({"canPublishSources": ["microphone"], "canSubscribe": false}));
         let only = Permissions {
             microphone: true,
+            data: true,
             ..Permissions::NONE
         };
         assert_eq!(voice.permissions(), only);
