@@ -77,6 +77,17 @@ impl Config {
         environment::unknown(&paths, &OTHER_VARIABLES, variables)
     }
 
+    /// Where certificate and key are, if HTTPS is wanted.
+    fn tls(&self) -> Option<crate::signal::tls::Options> {
+        let tls = &self.file.server.tls;
+        let is_wanted = !tls.cert.is_empty() || !tls.key.is_empty();
+        is_wanted.then(|| crate::signal::tls::Options {
+            certificate: tls.cert.clone().into(),
+            key: tls.key.clone().into(),
+            hsts_seconds: tls.hsts.value(),
+        })
+    }
+
     /// What one option alone cannot tell: do they fit together?
     fn check(&self, webrtc: &Source, media: &Source) -> Result<(), Problem> {
         let media_path = &self.file.webrtc;
@@ -108,6 +119,11 @@ impl Config {
             let count = self.media.video.simulcast.len();
             let what = format!("the list has {count} qualities; 1 to 3 are possible");
             return Err(media.problem("video.simulcast", what));
+        }
+        if let Some(tls) = self.tls()
+            && let Err(error) = crate::signal::tls::load(&tls)
+        {
+            return Err(webrtc.problem("server.tls.cert", error.to_string()));
         }
         match self.access() {
             Ok(_) => Ok(()),
@@ -186,6 +202,7 @@ mod tests {
         for path in [
             "webrtc.ice_servers",
             "security.token_keys",
+            "server.allowed_origins",
             "video.codecs",
             "video.simulcast",
             "audio.codecs",

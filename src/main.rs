@@ -121,7 +121,8 @@ fn serve(config: &Config, options: signal::Options) -> Result<(), Stopped> {
     drop(reports);
     let http = listener.local_addr().unwrap_or(options.listen);
     let candidates = reach::candidates(announced, shards.udp);
-    say(&greeting(http, &shards, &candidates));
+    let page = page(http, options.tls.is_some());
+    say(&greeting(&page, &shards, &candidates));
     warn_of_reach(http, &candidates, options.access.require_auth);
     let commands = shards.commands.clone();
     let served = signal::serve(options, listener, commands, received, asked_to_end());
@@ -205,7 +206,7 @@ fn plan(config: &Config) -> String {
     format!(
         "  Page       {}\n  Media      UDP {}; clients are told {}\n  \
          Shards     {count}, driver {}, steering {}\n",
-        page(config.http()),
+        page(config.http(), !config.file.server.tls.cert.is_empty()),
         shards.udp,
         candidates.join(", "),
         format!("{:?}", shards.driver).to_lowercase(),
@@ -214,13 +215,13 @@ fn plan(config: &Config) -> String {
 }
 
 /// The first thing that an operator sees.
-fn greeting(http: SocketAddr, shards: &shard::Shards, candidates: &[SocketAddr]) -> String {
+fn greeting(page: &str, shards: &shard::Shards, candidates: &[SocketAddr]) -> String {
     let told: Vec<String> = candidates.iter().map(SocketAddr::to_string).collect();
     format!(
         "corelay {}\n\n  Open       {}\n  Media      UDP {}; clients are told {}\n  \
          Shards     {}, driver {}, steering {}\n  Stop       Ctrl-C\n\n",
         env!("CARGO_PKG_VERSION"),
-        page(http),
+        page,
         shards.udp,
         told.join(", "),
         shards.commands.len(),
@@ -230,11 +231,12 @@ fn greeting(http: SocketAddr, shards: &shard::Shards, candidates: &[SocketAddr])
 }
 
 /// The address of the page for a browser on this machine.
-fn page(http: SocketAddr) -> String {
+fn page(http: SocketAddr, is_tls: bool) -> String {
+    let scheme = if is_tls { "https" } else { "http" };
     if http.ip().is_unspecified() || http.ip().is_loopback() {
-        return format!("http://localhost:{}", http.port());
+        return format!("{scheme}://localhost:{}", http.port());
     }
-    format!("http://{http}")
+    format!("{scheme}://{http}")
 }
 
 /// Writes to the standard output. That nobody reads it is no reason to end.

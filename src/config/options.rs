@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Config;
 use super::read::Problem;
 use super::sections::{Driver, Steering};
-use super::value::{Shards, Whole};
+use super::value::{Origin, Shards, Whole};
 use crate::engine::dtls::Identity;
 use crate::id::ShardId;
 use crate::shard::{DriverChoice, SteeringChoice};
@@ -68,12 +68,15 @@ impl Config {
     /// [`Problem`] names the first key or file that cannot be used.
     pub fn signal_options(&self) -> Result<signal::Options, Problem> {
         let rooms = &self.file.rooms;
+        let origins = self.file.server.allowed_origins.iter().map(Origin::as_str);
         let rates = &self.file.security.rate_limit;
         let ice_servers = self.file.webrtc.ice_servers.iter().map(|server| {
             serde_json::to_value(server).expect("an ICE server is made of texts and lists")
         });
         Ok(signal::Options {
             access: self.access()?,
+            tls: self.tls(),
+            allowed_origins: origins.map(str::to_owned).collect(),
             listen: self.http(),
             ice_servers: ice_servers.collect(),
             rooms: RoomOptions {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{Announced, Endpoint, HeaderField, Host, IceUrl, Secret, Shards, Whole};
+use super::value::{Announced, Endpoint, HeaderField, Host, IceUrl, Origin, Secret, Shards, Whole};
 
 /// A bit rate, in bit/s.
 pub type BitsPerSecond = Whole<10_000, 1_000_000_000>;
@@ -39,6 +39,32 @@ pub struct Server {
     pub host: Host,
     /// Their TCP port.
     pub port: Whole<0, 65_535>,
+    /// Pages of which origins may use them.
+    pub allowed_origins: Vec<Origin>,
+    /// HTTPS instead of HTTP.
+    pub tls: Tls,
+}
+
+/// Section `server.tls`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// The file of the certificate; empty for HTTP.
+    pub cert: String,
+    /// The file of its key.
+    pub key: String,
+    /// How long browsers stay with HTTPS, in seconds.
+    pub hsts: Whole<0, 100_000_000>,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            cert: String::new(),
+            key: String::new(),
+            hsts: const { Whole::new(0) },
+        }
+    }
 }
 
 /// Section `webrtc`.
@@ -245,6 +271,8 @@ impl Default for Server {
         Self {
             host: Host(std::net::Ipv4Addr::UNSPECIFIED.into()),
             port: const { Whole::new(8080) },
+            allowed_origins: vec![Origin::any()],
+            tls: Tls::default(),
         }
     }
 }

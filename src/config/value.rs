@@ -138,6 +138,24 @@ impl Default for HeaderField {
     }
 }
 
+/// The origin of a page (RFC 6454 §6.2), or `*` for all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    /// Every origin.
+    #[must_use]
+    pub fn any() -> Self {
+        Self("*".to_owned())
+    }
+
+    /// As browsers write it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A value that the file writes as one piece of text (or a number), checked by `parse`.
 pub(crate) trait Scalar: Sized {
     /// What is allowed, to follow "expected".
@@ -274,6 +292,24 @@ impl Scalar for HeaderField {
     }
 }
 
+impl Scalar for Origin {
+    const EXPECTED: &'static str = "`*`, or an origin such as https://call.example.org:8443";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text == "*" {
+            return Some(Self::any());
+        }
+        let (scheme, host) = text.split_once("://")?;
+        let clean = !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']);
+        let known = matches!(scheme, "http" | "https") && text.is_ascii();
+        (known && clean).then(|| Self(text.to_ascii_lowercase()))
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// Gives a [`Scalar`] its serde and `FromStr` forms.
 macro_rules! scalar {
     ($($value:ty),*) => {$(
@@ -306,7 +342,8 @@ scalar!(
     Announced,
     IceUrl,
     Secret,
-    HeaderField
+    HeaderField,
+    Origin
 );
 
 struct ScalarVisitor<T>(std::marker::PhantomData<T>);

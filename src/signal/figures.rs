@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::engine::stats::{Dropped, Stats};
 use crate::id::ShardId;
@@ -10,15 +11,16 @@ use crate::mailbox::Snapshot;
 use crate::signal::happening::Happening;
 
 /// The answer to `GET /api/stats`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Figures {
     signalling: Signalling,
     totals: ShardFigures,
+    #[schema(value_type = BTreeMap<String, ShardFigures>)]
     shards: BTreeMap<usize, ShardFigures>,
 }
 
 /// What the signalling thread counts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Signalling {
     /// Gauge: open WebSockets.
     pub sockets: u64,
@@ -61,10 +63,13 @@ impl Signalling {
 }
 
 /// What one shard counts, or all of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 struct ShardFigures {
+    #[schema(value_type = BTreeMap<String, u64>)]
     engine: BTreeMap<&'static str, u64>,
+    #[schema(value_type = BTreeMap<String, u64>)]
     dropped: BTreeMap<&'static str, u64>,
+    #[schema(value_type = BTreeMap<String, u64>)]
     shard: BTreeMap<&'static str, u64>,
 }
 

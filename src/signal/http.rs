@@ -4,16 +4,20 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{FromRef, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Json, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tower_http::timeout::TimeoutLayer;
 
+use crate::signal::api::refusal::Refused;
 use crate::signal::caller::TokenPlaces;
-use crate::signal::hub::{Handle, Input, Question, Stopping};
+use crate::signal::hub::{Handle, Input, Stopping};
+use crate::signal::origin::Origins;
+use crate::signal::problem::Code;
 use crate::signal::session::Visitor;
-use crate::signal::{Options, access, limits, page, websocket};
+use crate::signal::{Options, access, api, limits, page, tls, websocket};
 
 /// What every route may use.
 #[derive(Debug, Clone)]
@@ -22,6 +26,10 @@ pub struct Site {
     pub hub: Handle,
     /// Who gets in.
     pub access: Arc<access::Options>,
+    /// Pages of which origins may use it.
+    pub origins: Arc<Origins>,
+    /// What `Strict-Transport-Security` says, if anything.
+    hsts: Option<HeaderValue>,
 }
 
 impl Site {
@@ -31,6 +39,8 @@ impl Site {
         Self {
             hub,
             access: Arc::new(options.access.clone()),
+            origins: Arc::new(Origins::new(&options.allowed_origins)),
+            hsts: options.tls.as_ref().and_then(hsts),
         }
     }
 }
@@ -43,10 +53,16 @@ impl FromRef<Site> for TokenPlaces {
 
 /// All routes; those of the dialects are given.
 pub fn router(site: Site, with_page: bool, dialects: Router<Site>) -> Router {
+    let api = api::routes()
+        .layer(site.origins.cors(&site.access.token_header))
+        .layer(DefaultBodyLimit::max(limits::MAX_BODY_BYTES))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            limits::REQUEST_TIMEOUT,
+        ));
     let router = Router::new()
         .route("/ws", get(open_websocket))
-        .route("/health", get(health))
-        .route("/api/stats", get(stats))
+        .merge(api)
         .merge(dialects);
     let router = if with_page {
         router.fallback(page::serve)
@@ -54,8 +70,29 @@ pub fn router(site: Site, with_page: bool, dialects: Router<Site>) -> Router {
         router
     };
     router
-        .layer(middleware::from_fn(add_security_headers))
+        .layer(middleware::from_fn_with_state(site.clone(), check_origin))
+        .layer(middleware::from_fn_with_state(
+            site.clone(),
+            add_security_headers,
+        ))
         .with_state(site)
+}
+
+/// Browsers open WebSockets to anywhere, and leave it to the server which pages may (RFC 6455
+/// §10.2). Whoever is no browser sends no `Origin`, or any.
+async fn check_origin(State(site): State<Site>, request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    if headers.contains_key(header::UPGRADE) && !site.origins.allow(headers) {
+        tracing::debug!(origin = ?headers.get(header::ORIGIN), "a page's WebSocket was refused");
+        let text = "pages of this origin may not open WebSockets here";
+        return Refused::new(StatusCode::FORBIDDEN, Code::NotPermitted, text).into_response();
+    }
+    next.run(request).await
+}
+
+fn hsts(tls: &tls::Options) -> Option<HeaderValue> {
+    let value = format!("max-age={}", tls.hsts_seconds);
+    (tls.hsts_seconds > 0).then(|| HeaderValue::try_from(value).expect("digits are printable"))
 }
 
 async fn open_websocket(
@@ -73,22 +110,6 @@ pub(super) fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
         .max_message_size(limits::MAX_FRAME_BYTES)
         .max_frame_size(limits::MAX_FRAME_BYTES)
         .read_buffer_size(limits::READ_BUFFER_BYTES)
-}
-
-async fn health(State(site): State<Site>) -> Result<Response, Stopping> {
-    let health = site
-        .hub
-        .ask(|reply| Input::Asked(Question::Health(reply)))
-        .await?;
-    Ok(Json(health).into_response())
-}
-
-async fn stats(State(site): State<Site>) -> Result<Response, Stopping> {
-    let figures = site
-        .hub
-        .ask(|reply| Input::Asked(Question::Figures(reply)))
-        .await?;
-    Ok(Json(figures).into_response())
 }
 
 impl IntoResponse for Stopping {
@@ -116,11 +137,14 @@ const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
     ),
 ];
 
-async fn add_security_headers(request: Request, next: Next) -> Response {
+async fn add_security_headers(State(site): State<Site>, request: Request, next: Next) -> Response {
     let policy = content_security_policy(request.headers());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    if let Some(hsts) = site.hsts {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+    }
     for (name, value) in SECURITY_HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }

@@ -61,6 +61,18 @@ pub const INBOX_MESSAGES: usize = 256;
 /// the same connection. Then the connection is dropped.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether the certificate's files have changed.
+pub const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Longest body of a request, in bytes. A longer one is answered with 413.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// How long a request to the API may take, its body included. Then it is answered with 408.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most rooms in one answer of the API. A call that wants more is answered with 400.
+pub const MAX_PAGE: u32 = 1000;
+
 /// Longest head of a request, in bytes. A longer one is answered with 431.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 

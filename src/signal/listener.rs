@@ -17,13 +17,20 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use crate::signal::caller::Remote;
 use crate::signal::clock;
 use crate::signal::limits::{self, LogGate};
+use crate::signal::tls;
 
-/// Accepts for ever.
-pub async fn accept(listener: TcpListener, app: Router, max_connections: usize) {
+/// Accepts for ever; with `tls`, HTTPS only.
+pub async fn accept(
+    listener: TcpListener,
+    app: Router,
+    tls: Option<tls::Current>,
+    max_connections: usize,
+) {
     let places = Arc::new(Semaphore::new(max_connections));
     let mut full = LogGate::new(clock());
     let mut failed = LogGate::new(clock());
@@ -46,11 +53,29 @@ pub async fn accept(listener: TcpListener, app: Router, max_connections: usize) 
             continue;
         };
         let remote = Remote(address.ip());
-        tokio::spawn(serve(Lingering::new(stream, place), remote, app.clone()));
+        let (stream, app) = (Lingering::new(stream, place), app.clone());
+        match &tls {
+            None => tokio::spawn(serve(stream, remote, app)),
+            Some(current) => {
+                let acceptor = TlsAcceptor::from(Arc::clone(&current.borrow()));
+                tokio::spawn(serve_tls(acceptor, stream, remote, app))
+            }
+        };
     }
 }
 
-async fn serve(stream: Lingering, remote: Remote, app: Router) {
+async fn serve_tls(acceptor: TlsAcceptor, stream: Lingering, remote: Remote, app: Router) {
+    match timeout(limits::HEAD_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => serve(stream, remote, app).await,
+        Ok(Err(e)) => tracing::debug!("a TLS handshake failed: {e}"),
+        Err(_) => tracing::debug!("a TLS handshake was not finished in time"),
+    }
+}
+
+async fn serve<S>(stream: S, remote: Remote, app: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let app = TowerToHyperService::new(app);
     let with_remote = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(remote);

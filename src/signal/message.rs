@@ -9,6 +9,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::engine::command::{Kind, Slot, Source, TrackInfo};
 use crate::id::{PeerId, RoomId, TrackId};
@@ -213,8 +214,9 @@ impl<T> JsonSchema for Shown<T> {
 }
 
 /// A peer, as the others see it.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, ToSchema)]
 pub struct Participant {
+    #[schema(value_type = String)]
     id: Shown<PeerId>,
     /// Who it is by its token; left out where it showed none.
     #[serde(rename = "userId", skip_serializing_if = "Option::is_none")]
@@ -237,9 +239,10 @@ impl From<&directory::Member> for Participant {
 }
 
 /// A published track.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Track {
+    #[schema(value_type = String)]
     track_id: Shown<TrackId>,
     kind: KindName,
     source: SourceName,
@@ -290,7 +293,7 @@ pub fn slots(slots: &[Slot]) -> BTreeMap<String, Option<Playing>> {
 }
 
 /// [`Kind`] on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum KindName {
     /// Sound.
@@ -309,7 +312,7 @@ impl From<Kind> for KindName {
 }
 
 /// [`Source`] on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceName {
     /// A person's voice.

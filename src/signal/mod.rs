@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod addresses;
+pub mod api;
 pub mod caller;
 pub mod check;
 pub mod dialect;
@@ -18,6 +19,7 @@ pub mod limits;
 pub mod listener;
 pub mod message;
 pub mod numbers;
+pub mod origin;
 pub mod page;
 pub mod problem;
 pub mod relay;
@@ -26,6 +28,7 @@ pub mod resume;
 pub mod screen;
 pub mod session;
 pub mod stay;
+pub mod tls;
 pub mod token;
 pub mod websocket;
 
@@ -40,6 +43,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
 
 use crate::mailbox::{CommandSender, Report};
 use crate::signal::dialect::paths::Dialects;
@@ -57,6 +61,11 @@ pub struct Options {
     pub ice_servers: Vec<Value>,
     /// Who gets in.
     pub access: access::Options,
+    /// HTTPS instead of HTTP.
+    pub tls: Option<tls::Options>,
+    /// Origins (RFC 6454) of pages, besides the server's own, that may open WebSockets, or `*`
+    /// for all. Those that are named may call the API as well.
+    pub allowed_origins: Vec<String>,
     /// What a client may send and hold.
     pub limits: limits::Options,
     /// How many rooms, and how full.
@@ -70,6 +79,8 @@ impl Default for Options {
             page: true,
             ice_servers: Vec::new(),
             access: access::Options::default(),
+            tls: None,
+            allowed_origins: vec!["*".to_owned()],
             limits: limits::Options::default(),
             rooms: RoomOptions::default(),
         }
@@ -85,6 +96,9 @@ pub enum ServeError {
     /// The operating system refused what an event loop needs.
     #[error("cannot start the signalling thread: {0}")]
     Start(io::Error),
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
     /// Every shard has ended, so nobody is left to talk for.
     #[error("all shards have ended")]
     ShardsEnded,
@@ -142,10 +156,17 @@ async fn run(
     let site = http::Site::new(handle, &options);
     let app = http::router(site, options.page, dialects.routes(&options));
     let max_connections = options.limits.max_connections;
-    let accepting = tokio::spawn(listener::accept(listener, app, max_connections));
+    let tls = options.tls.map(start_tls).transpose()?;
+    let accepting = tokio::spawn(listener::accept(listener, app, tls, max_connections));
     let served = hub.run(reports, shutdown, || accepting.abort()).await;
     dialects.stop().await;
     served.map_err(|_| ServeError::ShardsEnded)
+}
+
+fn start_tls(options: tls::Options) -> Result<tls::Current, ServeError> {
+    let (current, latest) = watch::channel(tls::load(&options)?);
+    tokio::spawn(tls::follow(options, current));
+    Ok(latest)
 }
 
 /// The present, on both clocks.

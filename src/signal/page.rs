@@ -5,12 +5,18 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::{Embed, EmbeddedFile};
 
+use crate::signal::api::refusal::Refused;
+use crate::signal::problem::Code;
+
 #[derive(Embed)]
 #[folder = "web/"]
 struct Web;
 
 /// Answers a path that no route has.
 pub async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    if uri.path().starts_with("/api/") {
+        return Refused::nothing(Code::UnknownType, "the API has no such path").into_response();
+    }
     if method != Method::GET && method != Method::HEAD {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }

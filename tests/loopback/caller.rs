@@ -22,7 +22,7 @@ const PACKET_TICKS: u32 = 960;
 
 /// A client in a room, with one m-line on which it sends and receives sound.
 pub(crate) struct Caller {
-    signalling: Socket,
+    pub(crate) signalling: Socket,
     socket: UdpSocket,
     local: SocketAddr,
     rtc: Rtc,

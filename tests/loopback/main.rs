@@ -1,7 +1,9 @@
 //! The real binary on loopback: it starts, answers, survives bad input, and ends when asked.
 
+mod api;
 mod caller;
 mod dialects;
+mod security;
 mod server;
 
 use std::net::SocketAddr;

@@ -95,25 +95,56 @@ impl Server {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        self.request("GET", path, &[], "").await
+    }
+
+    /// Sends one request; a body goes as JSON unless `headers` say otherwise.
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Response {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+        let named = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+        if !named("host") {
+            request += "Host: localhost\r\n";
+        }
+        if !body.is_empty() && !named("content-type") {
+            request += "Content-Type: application/json\r\n";
+        }
+        if method != "GET" && !named("content-length") {
+            request += &format!("Content-Length: {}\r\n", body.len());
+        }
+        for (name, value) in headers {
+            request += &format!("{name}: {value}\r\n");
+        }
+        request += "\r\n";
+        request += body;
+        self.exchange(request.as_bytes()).await
+    }
+
+    /// Sends these bytes, whatever they are, and reads what comes until the end.
+    pub(crate) async fn exchange(&self, request: &[u8]) -> Response {
         let exchange = async {
             let mut stream = TcpStream::connect(self.http).await?;
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.map(|_| answer)
+            stream.write_all(request).await?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.map(|_| answer)
         };
         let answer = timeout(DEADLINE, exchange)
             .await
             .expect("it answers in time");
-        let answer = answer.expect("it answers");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let answer = String::from_utf8(answer.expect("it answers")).expect("text");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         let status = head
             .split(' ')
             .nth(1)
             .and_then(|status| status.parse().ok());
         Response {
-            status: status.expect("a status"),
+            status: status.unwrap_or_default(),
+            head: head.to_lowercase(),
             body: body.to_owned(),
         }
     }
@@ -174,7 +205,10 @@ impl Server {
 
 /// What a GET brought.
 pub(crate) struct Response {
+    /// 0 when the connection ended without an answer.
     pub(crate) status: u16,
+    /// In lower case.
+    pub(crate) head: String,
     pub(crate) body: String,
 }
 

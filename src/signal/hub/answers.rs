@@ -4,8 +4,15 @@ use serde::Serialize;
 use tokio::sync::oneshot::Sender;
 
 use super::Hub;
-use crate::signal::Now;
+use crate::engine::command::Command;
+use crate::id::{PeerId, RoomId, TrackId};
+use crate::signal::addresses::Network;
+use crate::signal::api::view::{RoomDetail, RoomList, RoomStats, RoomView};
+use crate::signal::directory::{Member, MutedBy, NewRoom, NoEntry};
 use crate::signal::figures::{Figures, Signalling};
+use crate::signal::message::{KickReason, Participant, RoomClosedReason};
+use crate::signal::problem::{Code, Problem};
+use crate::signal::{Now, relay};
 
 /// What is asked, with the place where the answer is awaited.
 #[derive(Debug)]
@@ -14,6 +21,28 @@ pub enum Question {
     Health(Sender<Health>),
     /// What has been counted?
     Figures(Sender<Figures>),
+    /// Make a room, for whoever asks from there.
+    CreateRoom(NewRoom, Network, Sender<Result<RoomView, NoEntry>>),
+    /// Which rooms are there after this one, so many at most?
+    ListRooms(Option<RoomId>, usize, Sender<RoomList>),
+    /// What is this room, and who is in it?
+    Room(RoomId, Sender<Option<RoomDetail>>),
+    /// What is counted of this room?
+    RoomStats(RoomId, Sender<Option<RoomStats>>),
+    /// Close this room. Was there one?
+    DeleteRoom(RoomId, Sender<bool>),
+    /// Who is this in that room?
+    Participant(RoomId, PeerId, Sender<Result<Participant, Problem>>),
+    /// Remove this one from that room, and tell it this.
+    Kick(RoomId, PeerId, Option<String>, Sender<Result<(), Problem>>),
+    /// Mute this track of that participant, or all of them, or unmute.
+    Mute(
+        RoomId,
+        PeerId,
+        Option<TrackId>,
+        bool,
+        Sender<Result<Participant, Problem>>,
+    ),
 }
 
 /// The answer to `GET /health`.
@@ -39,12 +68,138 @@ pub struct HealthConfig {
 }
 
 impl Hub {
-    pub(super) fn answer(&mut self, _now: Now, question: Question) {
+    /// Whoever asked and did not wait for the answer needs none.
+    pub(super) fn answer(&mut self, now: Now, question: Question) {
         match question {
-            // Whoever asked and did not wait for the answer needs none.
             Question::Health(reply) => drop(reply.send(self.health())),
             Question::Figures(reply) => drop(reply.send(self.figures())),
+            Question::CreateRoom(new, maker, reply) => {
+                let made = self.directory.create(now.at, new, maker);
+                let room = made.map(|id| {
+                    let room = self.directory.room(&id).expect("it was made");
+                    RoomView::new(now, &id, room)
+                });
+                drop(reply.send(room));
+            }
+            Question::ListRooms(after, limit, reply) => {
+                drop(reply.send(self.list(now, after.as_ref(), limit)));
+            }
+            Question::Room(id, reply) => drop(reply.send(self.room(now, &id))),
+            Question::RoomStats(id, reply) => {
+                drop(reply.send(RoomStats::new(now, &id, &self.directory)));
+            }
+            Question::DeleteRoom(id, reply) => drop(reply.send(self.delete_room(now, &id))),
+            Question::Participant(id, peer, reply) => {
+                drop(reply.send(self.participant(&id, peer)));
+            }
+            Question::Kick(id, peer, message, reply) => {
+                drop(reply.send(self.kick(now, &id, peer, message)));
+            }
+            Question::Mute(id, peer, track, muted, reply) => {
+                drop(reply.send(self.mute(now, &id, peer, track, muted)));
+            }
         }
+    }
+
+    fn list(&self, now: Now, after: Option<&RoomId>, limit: usize) -> RoomList {
+        let mut some = self.directory.rooms_after(after);
+        let rooms: Vec<_> = some
+            .by_ref()
+            .take(limit)
+            .map(|(id, room)| RoomView::new(now, id, room))
+            .collect();
+        let is_more = some.next().is_some();
+        let next = rooms.last().filter(|_| is_more).map(|room| room.id.clone());
+        RoomList { rooms, next }
+    }
+
+    fn room(&self, now: Now, id: &RoomId) -> Option<RoomDetail> {
+        let room = self.directory.room(id)?;
+        Some(RoomDetail {
+            room: RoomView::new(now, id, room),
+            participants: room.members().iter().map(Participant::from).collect(),
+        })
+    }
+
+    fn delete_room(&mut self, now: Now, id: &RoomId) -> bool {
+        let members = self.directory.members(id);
+        let sockets: Vec<_> = members.iter().map(|member| member.socket).collect();
+        let was_there = self.directory.close(id);
+        for socket in sockets {
+            self.with(now, socket, |session, directory| {
+                session.handle_room_closed(RoomClosedReason::Deleted, directory)
+            });
+            self.forget_if_gone(socket);
+        }
+        was_there
+    }
+
+    fn member(&self, id: &RoomId, peer: PeerId) -> Result<&Member, Problem> {
+        if self.directory.room(id).is_none() {
+            return Err(NoEntry::NoSuchRoom.into());
+        }
+        let mut members = self.directory.members(id).iter();
+        members.find(|member| member.peer == peer).ok_or_else(|| {
+            let text = "nobody of this name is in the room";
+            Problem::new(Code::NoSuchParticipant, text)
+        })
+    }
+
+    fn participant(&self, id: &RoomId, peer: PeerId) -> Result<Participant, Problem> {
+        self.member(id, peer).map(Participant::from)
+    }
+
+    fn kick(
+        &mut self,
+        now: Now,
+        id: &RoomId,
+        peer: PeerId,
+        message: Option<String>,
+    ) -> Result<(), Problem> {
+        let socket = self.member(id, peer)?.socket;
+        self.with(now, socket, |session, directory| {
+            session.handle_kick(KickReason::Removed, message, directory)
+        });
+        Ok(())
+    }
+
+    /// An administrator's mute is the engine's: the track plays to nobody.
+    fn mute(
+        &mut self,
+        now: Now,
+        id: &RoomId,
+        peer: PeerId,
+        only: Option<TrackId>,
+        muted: bool,
+    ) -> Result<Participant, Problem> {
+        let member = self.member(id, peer)?;
+        let socket = member.socket;
+        let published = member.tracks.iter().map(|track| track.info.id);
+        let tracks: Vec<_> = published
+            .filter(|track| only.is_none_or(|only| only == *track))
+            .collect();
+        if only.is_some() && tracks.is_empty() {
+            let text = "the participant publishes no such track";
+            return Err(Problem::new(Code::NoSuchTrack, text));
+        }
+        let shard = self.directory.shard(id).expect("the room is there");
+        for track in tracks {
+            let is_silent = muted;
+            if self
+                .shards
+                .send(shard, Command::Silence { track, is_silent })
+                .is_err()
+            {
+                let text = "the server is busy; try again soon";
+                return Err(Problem::new(Code::ServerBusy, text));
+            }
+            if let Some(track) = self.directory.track_mut(track) {
+                track.muted = muted.then_some(MutedBy::Admin);
+            }
+            let told = relay::tell_muted(track, muted, &self.directory);
+            self.act(now, socket, vec![told]);
+        }
+        self.participant(id, peer)
     }
 
     fn health(&self) -> Health {

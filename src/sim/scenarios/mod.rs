@@ -8,6 +8,7 @@ mod garbage;
 mod loss;
 mod repeat;
 mod rooms;
+mod wishes;
 
 use str0m::format::Codec;
 

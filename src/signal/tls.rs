@@ -1,0 +1,109 @@
+//! HTTPS and WSS: a certificate and its key from files, which are read again when they change.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::signal::unix::{SignalKind, signal as on_signal};
+use tokio::sync::watch;
+use tokio::time::interval;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ServerConfig};
+
+use crate::signal::limits;
+
+/// Where certificate and key are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// A file with the certificate in PEM, the server's own first, then those that signed it.
+    pub certificate: PathBuf,
+    /// A file with its private key in PEM.
+    pub key: PathBuf,
+    /// For how long browsers are told to come by HTTPS only (RFC 6797), in seconds; 0 for never.
+    pub hsts_seconds: u64,
+}
+
+/// Why HTTPS cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The certificate's file cannot be used.
+    #[error("no certificate in {0}: {1}")]
+    Certificate(PathBuf, rustls::pki_types::pem::Error),
+    /// The file has none.
+    #[error("no certificate in {0}")]
+    NoCertificate(PathBuf),
+    /// The key's file cannot be used.
+    #[error("no private key in {0}: {1}")]
+    Key(PathBuf, rustls::pki_types::pem::Error),
+    /// They do not fit together, or are of a kind that is not taken.
+    #[error("certificate and key cannot be used: {0}")]
+    Unusable(#[from] rustls::Error),
+}
+
+/// The latest certificate, for each new connection.
+pub type Current = watch::Receiver<Arc<ServerConfig>>;
+
+/// Reads certificate and key.
+///
+/// # Errors
+///
+/// [`TlsError`] is the first thing that is wrong.
+pub fn load(options: &Options) -> Result<Arc<ServerConfig>, TlsError> {
+    let Options {
+        certificate, key, ..
+    } = options;
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| TlsError::Certificate(certificate.clone(), e))?;
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate(certificate.clone()));
+    }
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|e| TlsError::Key(key.clone(), e))?;
+    // rustls has no cipher suite and no version that it would be a mistake to offer.
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Reads them again when the files change or on SIGHUP, for ever. What cannot be used is told,
+/// and the certificate stays as it was.
+pub async fn follow(options: Options, current: watch::Sender<Arc<ServerConfig>>) {
+    let Ok(mut hangup) = on_signal(SignalKind::hangup()) else {
+        return tracing::warn!("SIGHUP cannot be listened for: certificates are not reloaded");
+    };
+    let mut look = interval(limits::CERTIFICATE_INTERVAL);
+    let mut seen = stamps(&options);
+    loop {
+        let is_asked = tokio::select! {
+            _ = hangup.recv() => true,
+            _ = look.tick() => false,
+        };
+        let now = stamps(&options);
+        if !is_asked && now == seen {
+            continue;
+        }
+        seen = now;
+        match load(&options) {
+            Ok(config) => {
+                current.send_replace(config);
+                tracing::info!("the certificate was read again");
+            }
+            Err(e) => tracing::error!("the certificate stays as it was: {e}"),
+        }
+    }
+}
+
+/// When each file last changed, and how long it is. Two small local files: to ask takes less
+/// time than to hand the question to another thread.
+fn stamps(options: &Options) -> [Option<(SystemTime, u64)>; 2] {
+    [&options.certificate, &options.key].map(|path| {
+        let file = fs::metadata(path).ok()?;
+        Some((file.modified().ok()?, file.len()))
+    })
+}

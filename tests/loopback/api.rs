@@ -1,0 +1,217 @@
+//! The HTTP API, as an operator's program uses it.
+
+use serde_json::{Value, json};
+
+use super::caller::Caller;
+use super::server::{self, Server};
+
+async fn call(server: &Server, method: &str, path: &str, body: Value) -> (u16, Value) {
+    let text = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
+    let answer = server.request(method, path, &[], &text).await;
+    let body = if answer.body.is_empty() {
+        Value::Null
+    } else {
+        answer.json()
+    };
+    (answer.status, body)
+}
+
+#[tokio::test]
+async fn a_room_is_made_listed_filled_emptied_and_deleted() {
+    let server = Server::start(&[]).await;
+    let wanted = json!({"name": "Conference Room", "maxParticipants": 1});
+    let (status, room) = call(&server, "POST", "/api/rooms", wanted).await;
+    assert_eq!((status, &room["numParticipants"]), (201, &json!(0)));
+    assert_eq!(room["name"], "Conference Room");
+    let id = room["id"].as_str().expect("a name was drawn");
+    let path = format!("/api/rooms/{id}");
+    let again = call(&server, "POST", "/api/rooms", json!({"id": id})).await;
+    assert_eq!((again.0, &again.1["code"]), (409, &json!("room-exists")));
+    call(&server, "POST", "/api/rooms", json!({"id": "Zz"})).await;
+
+    let (_, first) = call(&server, "GET", "/api/rooms?limit=1", Value::Null).await;
+    assert_eq!(first["rooms"].as_array().map(Vec::len), Some(1));
+    let next = format!(
+        "/api/rooms?after={}",
+        first["next"].as_str().expect("there are two")
+    );
+    let (_, last) = call(&server, "GET", &next, Value::Null).await;
+    assert_eq!(
+        (last["rooms"].as_array().map(Vec::len), &last["next"]),
+        (Some(1), &Value::Null)
+    );
+
+    let mut ada = server.connect().await;
+    let joined = ada.join(id, "Ada").await;
+    let mut ben = server.connect().await;
+    ben.say(&json!({"type": "join", "roomId": id}).to_string())
+        .await;
+    assert_eq!(ben.expect("error").await["code"], "room-full");
+    let (_, detail) = call(&server, "GET", &path, Value::Null).await;
+    assert_eq!(detail["participants"][0]["name"], "Ada");
+    let (_, stats) = call(&server, "GET", &format!("{path}/stats"), Value::Null).await;
+    assert_eq!(
+        (&stats["participants"], &stats["joins"]),
+        (&json!(1), &json!(1))
+    );
+
+    let pid = joined["participantId"].as_str().expect("a name");
+    let one = format!("{path}/participants/{pid}");
+    assert_eq!(call(&server, "GET", &one, Value::Null).await.1["id"], pid);
+    let kick = format!("{one}?reason=be%20nice");
+    assert_eq!(call(&server, "DELETE", &kick, Value::Null).await.0, 204);
+    let kicked = ada.expect("kicked").await;
+    assert_eq!(
+        (&kicked["reason"], &kicked["message"]),
+        (&json!("removed"), &json!("be nice"))
+    );
+    assert_eq!(ada.closed().await, Some(1008));
+    let (status, gone) = call(&server, "GET", &one, Value::Null).await;
+    assert_eq!(
+        (status, &gone["code"]),
+        (404, &json!("no-such-participant"))
+    );
+
+    ben.join(id, "Ben").await;
+    assert_eq!(call(&server, "DELETE", &path, Value::Null).await.0, 204);
+    assert_eq!(ben.expect("room-closed").await["reason"], "deleted");
+    ben.join("elsewhere", "Ben").await;
+    assert_eq!(call(&server, "GET", &path, Value::Null).await.0, 404);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn what_an_administrator_mutes_plays_to_nobody_and_only_one_unmutes_it() {
+    let server = Server::start(&[]).await;
+    let voice = b"a voice that is muted";
+    let mut ada = Caller::join(&server, "r", voice).await;
+    let mut ben = Caller::join(&server, "r", voice).await;
+    while ada.heard == 0 || ben.heard == 0 {
+        tokio::join!(ada.turn(voice), ben.turn(voice));
+    }
+    let (_, room) = call(&server, "GET", "/api/rooms/r", Value::Null).await;
+    let first = &room["participants"][0];
+    let pid = first["id"].as_str().expect("a name");
+    let path = format!("/api/rooms/r/participants/{pid}/mute");
+    let (status, muted) = call(&server, "POST", &path, json!({"muted": true})).await;
+    assert_eq!((status, &muted["tracks"][0]["muted"]), (200, &json!(true)));
+    ben.signalling.expect("track-muted").await;
+    ben.signalling.expect("slots").await;
+    let counted = server.counters(|engine| engine["subscriptions"] == 1);
+    let talking = async {
+        loop {
+            tokio::join!(ada.turn(voice), ben.turn(voice));
+        }
+    };
+    tokio::select! {
+        _ = counted => {}
+        () = talking => {}
+    }
+    let track = first["tracks"][0]["trackId"].as_str().expect("a name");
+    let unmute = json!({"type": "unmute", "trackId": track});
+    ada.signalling.say(&unmute.to_string()).await;
+    assert_eq!(
+        ada.signalling.expect("error").await["code"],
+        "not-permitted"
+    );
+    let (_, after) = call(
+        &server,
+        "POST",
+        &path,
+        json!({"muted": false, "trackId": track}),
+    )
+    .await;
+    assert_eq!(after["tracks"][0].get("muted"), None);
+    let before = ben.heard;
+    while ben.heard == before {
+        tokio::join!(ada.turn(voice), ben.turn(voice));
+    }
+    ada.leave().await;
+    ben.leave().await;
+    server.end().await;
+}
+
+#[tokio::test]
+async fn the_description_of_the_api_names_every_path_of_the_protocol() {
+    let server = Server::start(&[]).await;
+    let description = server.get("/api/openapi.json").await.json();
+    assert_eq!(description["openapi"], "3.1.0");
+    for (path, methods) in [
+        ("/api/rooms", &["get", "post"][..]),
+        ("/api/rooms/{id}", &["get", "delete"]),
+        ("/api/rooms/{id}/stats", &["get"]),
+        ("/api/rooms/{id}/participants", &["get"]),
+        ("/api/rooms/{id}/participants/{pid}", &["get", "delete"]),
+        ("/api/rooms/{id}/participants/{pid}/mute", &["post"]),
+        ("/api/tokens", &["post"]),
+        ("/api/stats", &["get"]),
+        ("/health", &["get"]),
+        ("/livez", &["get"]),
+        ("/readyz", &["get"]),
+    ] {
+        for method in methods {
+            let found = &description["paths"][path][method]["responses"];
+            assert!(found.is_object(), "{method} {path}");
+        }
+    }
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(server.get(path).await.json(), json!({"status": "ok"}));
+    }
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_token_is_minted_on_the_command_line_and_by_the_api_and_lets_its_holder_in() {
+    let file = server::file(
+        "tokens.yaml",
+        "security: {require_auth: true, token_secret: 0123456789abcdef0123456789abcdef}\n",
+    );
+    let server = Server::start(&["--config", &file]).await;
+    let minted = [
+        "token",
+        "--config",
+        &file,
+        "--room",
+        "r",
+        "--identity",
+        "ada",
+        "--admin",
+    ];
+    let run = server::run(&minted).await;
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    let admin = run.out.trim();
+    let bearer = format!("Bearer {admin}");
+    let auth = [("Authorization", bearer.as_str())];
+    let wanted = json!({"identity": "ben", "video": {"roomJoin": true, "room": "r"}});
+    let answer = server
+        .request("POST", "/api/tokens", &auth, &wanted.to_string())
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let answer = answer.json();
+    let token = answer["token"].as_str().expect("a token");
+    let mut ben = server.connect_to(&format!("/ws?token={token}")).await;
+    let joined = ben.join("r", "somebody else").await;
+    let mut ada = server.connect().await;
+    let join = json!({"type": "join", "roomId": "r", "token": admin});
+    ada.say(&join.to_string()).await;
+    let there = ada.expect("joined").await;
+    assert_eq!(there["participants"][0]["userId"], "ben");
+    assert_eq!(there["participants"][0]["id"], joined["participantId"]);
+    // What it may not do itself it cannot grant.
+    let bearer = format!("Bearer {token}");
+    let refused = server
+        .request(
+            "POST",
+            "/api/tokens",
+            &[("Authorization", &bearer)],
+            &wanted.to_string(),
+        )
+        .await;
+    assert_eq!(refused.status, 403);
+    let log = server.end().await;
+    assert!(log.contains("the token does not grant roomAdmin"), "{log}");
+}
