@@ -3,21 +3,23 @@
 //! `cargo bench --bench egress`. Times are the least of several rounds, since the machines are
 //! shared; a figure is only worth comparing with others of the same run.
 
+mod viewer;
+
 use std::fs;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use corelay::engine::egress::clock::{Ntp, WallClock};
-use corelay::engine::egress::extension::{ExtensionIds, PacketExtensions};
+use corelay::engine::egress::clock::WallClock;
+use corelay::engine::egress::extension::PacketExtensions;
 use corelay::engine::egress::feedback::{Feedback, FeedbackReader};
-use corelay::engine::egress::guard::Guard;
-use corelay::engine::egress::history::{HistoryId, Sent, SentLog, Stored, TrackHistory};
-use corelay::engine::egress::keys::{SessionKeys, Side};
-use corelay::engine::egress::packet::{Batch, MediaPacket, Outlet, RtxDesc, SlotDesc, SlotWriter};
+use corelay::engine::egress::history::{HistoryId, Sent, TrackHistory};
+use corelay::engine::egress::keys::Side;
+use corelay::engine::egress::packet::MediaPacket;
 use corelay::engine::egress::patch::HeadPatch;
 use corelay::engine::egress::seal::{Opener, Sealer};
-use str0m::crypto::dtls::{KeyingMaterial, SrtpProfile};
+use str0m::crypto::dtls::SrtpProfile;
+use viewer::{Viewer, keep, keys};
 
 /// Payload of the packets, in bytes.
 const PAYLOAD_BYTES: usize = 1_200;
@@ -52,11 +54,6 @@ fn main() {
     );
 }
 
-fn keys(profile: SrtpProfile, side: Side) -> SessionKeys {
-    let material = KeyingMaterial::new(&vec![7; profile.keying_material_len()]);
-    SessionKeys::derive(&material, profile, side).expect("the block has the right length")
-}
-
 /// The sealing alone.
 fn seal_alone(profile: SrtpProfile) -> f64 {
     let sealer = Sealer::new(&keys(profile, Side::Server));
@@ -74,16 +71,17 @@ fn seal_alone(profile: SrtpProfile) -> f64 {
 
 /// Packets written into a batch of 8.
 fn written(profile: SrtpProfile) -> f64 {
-    let mut viewer = Viewer::new(profile);
+    let mut viewer = Viewer::new(start(), profile);
+    let mut seq = 0;
     let payload = vec![0x5a; PAYLOAD_BYTES];
     best(|| {
         for _ in 0..BURSTS {
             viewer.batch.clear();
             for _ in 0..BURST {
-                viewer.seq += 1;
+                seq += 1;
                 let packet = MediaPacket {
-                    seq: viewer.seq,
-                    timestamp: viewer.seq as u32,
+                    seq,
+                    timestamp: seq as u32,
                     marker: false,
                     payload: &payload,
                     patch: HeadPatch::NONE,
@@ -99,7 +97,10 @@ fn written(profile: SrtpProfile) -> f64 {
 /// Packets of one track written to 10 viewers, with what resends need.
 fn all_in(profile: SrtpProfile) -> (f64, f64) {
     const VIEWERS: u64 = 10;
-    let mut viewers: Vec<Viewer> = (0..VIEWERS).map(|_| Viewer::new(profile)).collect();
+    let mut viewers: Vec<Viewer> = (0..VIEWERS)
+        .map(|_| Viewer::new(start(), profile))
+        .collect();
+    let mut first = 0;
     let payload: Arc<[u8]> = vec![0x5a; PAYLOAD_BYTES].into();
     let mut history = TrackHistory::new(HistoryId(1));
     let mut now = start();
@@ -114,12 +115,11 @@ fn all_in(profile: SrtpProfile) -> (f64, f64) {
             for viewer in &mut viewers {
                 viewer.at = at;
                 viewer.batch.clear();
-                for id in &stored {
-                    viewer.seq += 1;
+                for (seq, id) in (first + 1..).zip(&stored) {
                     let sent = Sent {
-                        seq: viewer.seq,
+                        seq,
                         stored: *id,
-                        timestamp: viewer.seq as u32,
+                        timestamp: seq as u32,
                         patch: HeadPatch::NONE,
                     };
                     let kept = history.packet(*id).expect("just kept");
@@ -128,6 +128,7 @@ fn all_in(profile: SrtpProfile) -> (f64, f64) {
                 }
                 black_box(viewer.batch.bytes());
             }
+            first += BURST;
         }
     };
     let time = best(&mut round);
@@ -161,63 +162,6 @@ fn feedback() -> f64 {
         }
     });
     per_packet * BURST as f64
-}
-
-/// One subscriber's send side.
-struct Viewer {
-    slot: SlotWriter,
-    outlet: Outlet,
-    log: SentLog,
-    batch: Batch,
-    at: Ntp,
-    seq: u64,
-}
-
-impl Viewer {
-    fn new(profile: SrtpProfile) -> Self {
-        let desc = SlotDesc {
-            mid: "0".into(),
-            ssrc: 1.into(),
-            pt: 96.into(),
-            rtx: Some(RtxDesc {
-                ssrc: 2.into(),
-                pt: 97.into(),
-                first_seq: 1,
-            }),
-            extensions: ExtensionIds {
-                mid: Some(4),
-                twcc: Some(3),
-                abs_send_time: Some(2),
-                ..ExtensionIds::default()
-            },
-        };
-        let mut slot = SlotWriter::new(&desc, &mut Guard::new()).expect("free SSRCs");
-        slot.handle_known(desc.ssrc);
-        Self {
-            slot,
-            outlet: Outlet::new(Sealer::new(&keys(profile, Side::Server))),
-            log: SentLog::new(start()),
-            batch: Batch::new(),
-            at: Ntp::from_bits(1 << 40),
-            seq: 0,
-        }
-    }
-
-    fn write(&mut self, packet: &MediaPacket<'_>) {
-        let (outlet, batch) = (&mut self.outlet, &mut self.batch);
-        let written = self.slot.write_media(outlet, self.at, packet, batch);
-        written.expect("a fresh number");
-    }
-}
-
-fn keep(payload: &Arc<[u8]>) -> Stored {
-    Stored {
-        payload: Arc::clone(payload),
-        descriptor: None,
-        audio_level: None,
-        video_orientation: None,
-        marker: false,
-    }
 }
 
 /// The least nanoseconds of thread CPU per packet, of rounds of `BURSTS * BURST` packets.

@@ -1,65 +1,44 @@
-//! Sending allocates nothing once every buffer has the size it needs, and a viewer stays small.
+//! Forwarding allocates nothing once every buffer has the size it needs, and a viewer stays small.
+
+#[path = "../bench/room/mod.rs"]
+mod room;
+#[path = "../bench/viewer.rs"]
+mod viewer;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corelay::engine::egress::clock::WallClock;
-use corelay::engine::egress::extension::ExtensionIds;
 use corelay::engine::egress::feedback::FeedbackReader;
-use corelay::engine::egress::guard::Guard;
-use corelay::engine::egress::history::{HistoryId, Sent, SentLog, Stored, TrackHistory};
-use corelay::engine::egress::keys::{SessionKeys, Side};
-use corelay::engine::egress::packet::{Batch, Outlet, RtxDesc, SlotDesc, SlotWriter};
+use corelay::engine::egress::history::{HistoryId, Sent, SentLog, TrackHistory};
+use corelay::engine::egress::packet::{Outlet, SlotWriter};
 use corelay::engine::egress::patch::HeadPatch;
 use corelay::engine::egress::reports::{SenderReport, write_report};
 use corelay::engine::egress::rtx::{Resendable, RtxBudget, answer};
-use corelay::engine::egress::seal::Sealer;
-use str0m::crypto::dtls::{KeyingMaterial, SrtpProfile};
+use room::{Feedback, Room, Shape, memory_per_viewer};
+use str0m::crypto::dtls::SrtpProfile;
+use viewer::{Viewer, keep};
 
-/// One viewer of one track.
-struct Viewer {
+/// One viewer of one track, and what its packets come from.
+struct Watching {
     now: Instant,
     clock: WallClock,
-    slot: SlotWriter,
-    outlet: Outlet,
+    viewer: Viewer,
     history: TrackHistory,
-    log: SentLog,
     budget: RtxBudget,
     resends: Vec<Sent>,
-    batch: Batch,
     payload: Arc<[u8]>,
 }
 
-impl Viewer {
+impl Watching {
     fn new(now: Instant, profile: SrtpProfile) -> Self {
-        let material = KeyingMaterial::new(&vec![7; profile.keying_material_len()]);
-        let keys = SessionKeys::derive(&material, profile, Side::Server).expect("fits");
-        let desc = SlotDesc {
-            mid: "0".into(),
-            ssrc: 1.into(),
-            pt: 96.into(),
-            rtx: Some(RtxDesc {
-                ssrc: 2.into(),
-                pt: 97.into(),
-                first_seq: 1,
-            }),
-            extensions: ExtensionIds {
-                mid: Some(4),
-                twcc: Some(3),
-                abs_send_time: Some(2),
-                ..ExtensionIds::default()
-            },
-        };
         Self {
             now,
             clock: WallClock::new(now, Duration::ZERO),
-            slot: SlotWriter::new(&desc, &mut Guard::new()).expect("free SSRCs"),
-            outlet: Outlet::new(Sealer::new(&keys)),
+            viewer: Viewer::new(now, profile),
             history: TrackHistory::new(HistoryId(1)),
-            log: SentLog::new(now),
             budget: RtxBudget::new(now),
             resends: Vec::new(),
-            batch: Batch::new(),
             payload: vec![0x5a; 1_200].into(),
         }
     }
@@ -67,52 +46,57 @@ impl Viewer {
     /// One turn: 8 packets leave, one of them again, and a report.
     fn turn(&mut self, number: u64) {
         self.now += Duration::from_millis(16);
-        let at = self.clock.at(self.now);
-        self.batch.clear();
+        self.viewer.at = self.clock.at(self.now);
+        self.viewer.batch.clear();
         for seq in 8 * number + 1..=8 * number + 8 {
-            let stored = keep(&self.payload);
             let sent = Sent {
                 seq,
-                stored: self.history.push(self.now, stored),
+                stored: self.history.push(self.now, keep(&self.payload)),
                 timestamp: seq as u32,
                 patch: HeadPatch::NONE,
             };
             let stored = self.history.packet(sent.stored).expect("just kept");
-            let packet = sent.packet(stored);
-            let (outlet, batch) = (&mut self.outlet, &mut self.batch);
-            let written = self.slot.write_media(outlet, at, &packet, batch);
-            written.expect("fresh");
-            self.log.insert(self.now, &sent);
+            self.viewer.write(&sent.packet(stored));
+            self.viewer.log.insert(self.now, &sent);
         }
         self.resend(8 * number + 3);
-        let report = SenderReport {
-            ssrc: self.slot.ssrc(),
+        let Viewer {
+            slot,
+            outlet,
+            batch,
             at,
+            ..
+        } = &mut self.viewer;
+        let report = SenderReport {
+            ssrc: slot.ssrc(),
+            at: *at,
             timestamp: 0,
-            totals: self.slot.totals(),
+            totals: slot.totals(),
         };
         let write = |buf: &mut Vec<u8>| write_report(&report, "corelay", buf);
-        let pushed = self.batch.push_rtcp(&mut self.outlet, write);
-        pushed.expect("indexes are left");
+        batch.push_rtcp(outlet, write).expect("indexes are left");
     }
 
     fn resend(&mut self, seq: u64) {
-        let slot = Resendable {
-            highest: self.slot.highest().expect("packets were sent"),
-            log: &mut self.log,
+        let Viewer {
+            slot,
+            outlet,
+            log,
+            batch,
+            at,
+        } = &mut self.viewer;
+        let resendable = Resendable {
+            highest: slot.highest().expect("packets were sent"),
+            log,
             history: &self.history,
         };
         self.resends.clear();
         self.budget.refill(self.now, 600_000);
         let (budget, resends) = (&mut self.budget, &mut self.resends);
-        answer(self.now, &[seq as u16], slot, None, budget, resends);
+        answer(self.now, &[seq as u16], resendable, None, budget, resends);
         let again = self.resends[0];
         let stored = self.history.packet(again.stored).expect("still kept");
-        let at = self.clock.at(self.now);
-        let (outlet, batch) = (&mut self.outlet, &mut self.batch);
-        let written = self
-            .slot
-            .write_rtx(outlet, at, &again.packet(stored), batch);
+        let written = slot.write_rtx(outlet, *at, &again.packet(stored), batch);
         written.expect("RTX was negotiated");
     }
 }
@@ -124,7 +108,7 @@ impl Viewer {
 )]
 fn sending_allocates_nothing_in_steady_state() {
     for profile in SrtpProfile::ALL {
-        let mut viewer = Viewer::new(Instant::now(), *profile);
+        let mut viewer = Watching::new(Instant::now(), *profile);
         (0..1_000).for_each(|number| viewer.turn(number));
         let counted = allocation_counter::measure(|| {
             (1_000..2_000).for_each(|number| viewer.turn(number));
@@ -139,7 +123,7 @@ fn sending_allocates_nothing_in_steady_state() {
     reason = "an Instant cannot be made from nothing; the test only adds to it"
 )]
 fn a_viewer_of_one_track_takes_less_than_60_kb() {
-    let mut viewer = Viewer::new(Instant::now(), SrtpProfile::AES128_CM_SHA1_80);
+    let mut viewer = Watching::new(Instant::now(), SrtpProfile::AES128_CM_SHA1_80);
     // The history and the batch are shared, one by the track's viewers, one by the shard's.
     let stored = viewer.history.push(viewer.now, keep(&viewer.payload));
     let own = size_of::<SlotWriter>()
@@ -155,19 +139,52 @@ fn a_viewer_of_one_track_takes_less_than_60_kb() {
                 timestamp: 0,
                 patch: HeadPatch::NONE,
             };
-            viewer.log.insert(viewer.now, &sent);
+            viewer.viewer.log.insert(viewer.now, &sent);
         }
     });
     let bytes = own as i64 + grown.bytes_current;
     assert!(bytes < 60_000, "{bytes} bytes");
 }
 
-fn keep(payload: &Arc<[u8]>) -> Stored {
-    Stored {
-        payload: Arc::clone(payload),
-        descriptor: None,
-        audio_level: None,
-        video_orientation: None,
-        marker: false,
-    }
+#[test]
+fn a_packet_forwarded_to_one_more_viewer_allocates_nothing() {
+    let measure = |viewers| {
+        let shape = Shape {
+            slots: 1,
+            viewers,
+            burst: 8,
+            interval: Duration::from_millis(2),
+        };
+        Room::new(shape, || 0).measure(2_000, Feedback::Apart)
+    };
+    let (few, many) = (measure(1), measure(5));
+    assert_eq!((few.received, many.received), (2_000, 2_000));
+    assert_eq!((few.forwarded, many.forwarded), (2_000, 10_000));
+    // What comes in is str0m's to allocate: the payload, the mid, and what it answers now and then.
+    let of_str0m = few.allocations;
+    assert!(of_str0m < 3 * few.received, "{few:?}");
+    // A table may still grow once.
+    let of_viewers = many.allocations.saturating_sub(of_str0m);
+    assert!(of_viewers < 20, "{of_viewers}: {few:?}, {many:?}");
+}
+
+#[test]
+fn what_viewers_report_allocates_little() {
+    let shape = Shape {
+        slots: 1,
+        viewers: 5,
+        burst: 8,
+        interval: Duration::from_millis(2),
+    };
+    let figure = Room::new(shape, || 0).measure(2_000, Feedback::Measured);
+    // Reading feedback and resending allocate nothing; reports that str0m must see as well do, and
+    // what comes in does, for five viewers together.
+    let (_, allocations) = figure.per(figure.forwarded);
+    assert!(allocations < 0.65, "{figure:?}");
+}
+
+#[test]
+fn a_viewer_of_one_track_takes_less_than_125_kb_in_all() {
+    let bytes = memory_per_viewer(1, Duration::from_millis(4));
+    assert!(bytes < 125_000.0, "{bytes}");
 }

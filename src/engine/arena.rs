@@ -64,7 +64,8 @@ impl<T> std::fmt::Debug for Key<T> {
 /// A growable table with stable keys; a freed place is used again under a new generation.
 #[derive(Debug)]
 pub(crate) struct Arena<T> {
-    places: Vec<(u32, Option<T>)>,
+    /// Boxed: a peer has 12 KB, of which a table of values would keep up to twice as many ready.
+    places: Vec<(u32, Option<Box<T>>)>,
     free: Vec<u32>,
     len: usize,
 }
@@ -96,7 +97,7 @@ impl<T> Arena<T> {
             generation: place.0,
             of: PhantomData,
         };
-        place.1 = Some(make(key));
+        place.1 = Some(Box::new(make(key)));
         self.len += 1;
         key
     }
@@ -111,7 +112,7 @@ impl<T> Arena<T> {
         place.0 = place.0.wrapping_add(1);
         self.free.push(key.index);
         self.len -= 1;
-        Some(value)
+        Some(*value)
     }
 
     /// The value of this key.
@@ -119,7 +120,7 @@ impl<T> Arena<T> {
     pub(crate) fn get(&self, key: Key<T>) -> Option<&T> {
         let (generation, value) = self.places.get(key.index as usize)?;
         if *generation == key.generation {
-            value.as_ref()
+            value.as_deref()
         } else {
             None
         }
@@ -129,7 +130,7 @@ impl<T> Arena<T> {
     pub(crate) fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
         let (generation, value) = self.places.get_mut(key.index as usize)?;
         if *generation == key.generation {
-            value.as_mut()
+            value.as_deref_mut()
         } else {
             None
         }
@@ -143,7 +144,7 @@ impl<T> Arena<T> {
 
     /// Every value, in order of place.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.places.iter().filter_map(|(_, value)| value.as_ref())
+        self.places.iter().filter_map(|(_, value)| value.as_deref())
     }
 }
 

@@ -1,48 +1,57 @@
 //! Which peer must be woken next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Instant;
 
 /// At most one deadline per key, the earliest at hand. Its size is the number of keys that have
-/// one, however often they are set.
+/// one, however often they are set; setting one allocates nothing once there were as many.
 #[derive(Debug)]
 pub struct Deadlines<K> {
-    by_key: BTreeMap<K, Instant>,
-    /// The same pairs, earliest first.
-    by_time: BTreeSet<(Instant, K)>,
+    /// A binary heap: none is later than the two at twice its place and after.
+    heap: Vec<(Instant, K)>,
+    /// Where in the heap a key's deadline is.
+    places: HashMap<K, usize>,
 }
 
-impl<K: Copy + Ord> Deadlines<K> {
+impl<K: Copy + Ord + Hash> Deadlines<K> {
     /// No deadlines.
     #[must_use]
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
-            by_key: BTreeMap::new(),
-            by_time: BTreeSet::new(),
+            heap: Vec::new(),
+            places: HashMap::new(),
         }
     }
 
     /// Replaces the deadline of `key`; `None` takes it away.
     pub fn set(&mut self, key: K, at: Option<Instant>) {
-        let before = match at {
-            Some(at) => self.by_key.insert(key, at),
-            None => self.by_key.remove(&key),
-        };
-        if before == at {
-            return;
-        }
-        if let Some(before) = before {
-            self.by_time.remove(&(before, key));
-        }
-        if let Some(at) = at {
-            self.by_time.insert((at, key));
+        match (at, self.places.get(&key).copied()) {
+            (Some(at), Some(place)) => {
+                if self.heap[place].0 != at {
+                    self.heap[place].0 = at;
+                    self.settle(place);
+                }
+            }
+            (Some(at), None) => {
+                self.heap.push((at, key));
+                self.settle(self.heap.len() - 1);
+            }
+            (None, Some(place)) => {
+                self.places.remove(&key);
+                self.heap.swap_remove(place);
+                if place < self.heap.len() {
+                    self.settle(place);
+                }
+            }
+            (None, None) => {}
         }
     }
 
     /// Takes away and returns the key whose deadline is the earliest, if that is `now` or before.
     /// Equal deadlines come in the order of their keys.
     pub fn pop_due(&mut self, now: Instant) -> Option<K> {
-        let &(at, key) = self.by_time.first()?;
+        let &(at, key) = self.heap.first()?;
         if at > now {
             return None;
         }
@@ -53,23 +62,48 @@ impl<K: Copy + Ord> Deadlines<K> {
     /// The earliest deadline.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
-        self.by_time.first().map(|&(at, _)| at)
+        self.heap.first().map(|&(at, _)| at)
     }
 
     /// How many keys have a deadline.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_key.len()
+        self.heap.len()
     }
 
     /// Whether no key has a deadline.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
+        self.heap.is_empty()
+    }
+
+    /// Moves a deadline that may be out of order to where it belongs.
+    fn settle(&mut self, mut place: usize) {
+        while place > 0 && self.heap[place] < self.heap[(place - 1) / 2] {
+            place = self.swap(place, (place - 1) / 2);
+        }
+        loop {
+            let children = 2 * place + 1..self.heap.len().min(2 * place + 3);
+            let earlier = children.min_by_key(|child| self.heap[*child]);
+            match earlier {
+                Some(child) if self.heap[child] < self.heap[place] => {
+                    place = self.swap(place, child);
+                }
+                _ => break,
+            }
+        }
+        self.places.insert(self.heap[place].1, place);
+    }
+
+    /// Exchanges the deadline on the move with another; returns where it is then.
+    fn swap(&mut self, moving: usize, other: usize) -> usize {
+        self.heap.swap(moving, other);
+        self.places.insert(self.heap[moving].1, moving);
+        other
     }
 }
 
-impl<K: Copy + Ord> Default for Deadlines<K> {
+impl<K: Copy + Ord + Hash> Default for Deadlines<K> {
     fn default() -> Self {
         Self::new()
     }
@@ -117,7 +151,7 @@ mod tests {
                 let earliest = model.iter().flatten().min();
                 prop_assert_eq!(deadlines.next(), earliest.map(|&t| at(t)));
                 prop_assert_eq!(deadlines.len(), model.iter().flatten().count());
-                prop_assert_eq!(deadlines.by_time.len(), deadlines.len());
+                prop_assert_eq!(deadlines.places.len(), deadlines.len());
                 prop_assert_eq!(deadlines.is_empty(), earliest.is_none());
             }
         }

@@ -248,7 +248,8 @@ impl SentLog {
             return true;
         }
         let place = &self.places[self.place(seq)];
-        let is_live = place.resends != VACANT && place.left_ms >= oldest_ms;
+        // What was sent again is older than when it last left; it makes room.
+        let is_live = place.resends == 0 && place.left_ms >= oldest_ms;
         is_live && place.seq != seq as u32 && self.places.len() < LOG_MAX_PLACES
     }
 
@@ -399,6 +400,18 @@ mod tests {
         }
         assert_eq!(log.places.len(), LOG_MIN_PLACES);
         assert!(log.sent(1_950).is_some());
+    }
+
+    #[test]
+    fn resends_do_not_make_a_log_grow() {
+        let now = some_instant();
+        let mut log = SentLog::new(now);
+        for seq in 1..=5_000_u32 {
+            let now = now + Duration::from_millis(10) * seq;
+            log.insert(now, &sent(seq.into(), id(seq)));
+            log.handle_resend(now, seq.saturating_sub(90).into());
+        }
+        assert_eq!(log.places.len(), 2 * LOG_MIN_PLACES);
     }
 
     #[test]
