@@ -62,6 +62,9 @@ pub(crate) struct Keys {
     pub(crate) ours: SessionKeys,
     /// What the client seals with.
     pub(crate) theirs: SessionKeys,
+    /// Both, to be looked at packets with.
+    #[cfg(debug_assertions)]
+    pub(crate) exported: super::export::ExportedKeys,
 }
 
 impl KeyPort {
@@ -154,6 +157,8 @@ impl DtlsInstance for Instance {
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
         let output = self.dtls.poll_output(buf);
+        #[cfg(test)]
+        let output = aes_cm::instead(output);
         if let DtlsOutput::KeyingMaterial(material, profile) = &output
             && let Some(port) = self.port.take()
         {
@@ -165,7 +170,12 @@ impl DtlsInstance for Instance {
             let derive = |side| SessionKeys::derive(material, *profile, side);
             // A profile that is not ours leaves the port empty: nothing is sent to such a peer.
             if let (Ok(ours), Ok(theirs)) = (derive(side), derive(side.other())) {
-                let _ = port.0.set(Keys { ours, theirs });
+                let _ = port.0.set(Keys {
+                    ours,
+                    theirs,
+                    #[cfg(debug_assertions)]
+                    exported: super::export::ExportedKeys::new(material, *profile, side),
+                });
             }
         }
         output
@@ -197,5 +207,33 @@ impl DtlsInstance for Instance {
 
     fn close(&mut self) -> Result<(), DtlsImplError> {
         self.dtls.close()
+    }
+}
+
+/// Connections of tests that settle on AES-CM with HMAC-SHA1: dimpl prefers GCM on both sides.
+#[cfg(test)]
+pub(crate) mod aes_cm {
+    use std::cell::Cell;
+
+    use str0m::crypto::dtls::{DtlsOutput, KeyingMaterial, SrtpProfile};
+
+    thread_local! {
+        static CHOSEN: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Whether handshakes of this thread that end from here on settle on it.
+    pub(crate) fn choose(aes_cm: bool) {
+        CHOSEN.set(aes_cm);
+    }
+
+    pub(super) fn instead(output: DtlsOutput<'_>) -> DtlsOutput<'_> {
+        match output {
+            DtlsOutput::KeyingMaterial(material, _) if CHOSEN.get() => {
+                let profile = SrtpProfile::AES128_CM_SHA1_80;
+                let block = &material[..profile.keying_material_len()];
+                DtlsOutput::KeyingMaterial(KeyingMaterial::new(block), profile)
+            }
+            output => output,
+        }
     }
 }

@@ -14,6 +14,8 @@ pub mod deadline;
 mod demux;
 pub mod dtls;
 pub mod egress;
+#[cfg(debug_assertions)]
+pub mod export;
 mod feedback;
 mod intake;
 pub mod keyframe;
@@ -31,6 +33,8 @@ mod runs;
 pub mod selector;
 pub mod speakers;
 pub mod stats;
+#[cfg(test)]
+pub(crate) mod stock;
 mod streams;
 mod subscription;
 mod track;
@@ -119,6 +123,9 @@ pub enum Output {
     Learned(SocketAddr),
     /// `remote` no longer belongs to a peer of this shard.
     Forgotten(SocketAddr),
+    /// The keys of a client's connection, for a file, if one is asked for.
+    #[cfg(debug_assertions)]
+    Keys(SocketAddr, export::ExportedKeys),
 }
 
 /// Datagrams to one destination that lie side by side, ready for one GSO entry.
@@ -452,6 +459,8 @@ impl Engine {
             RtcEvent::RtpPacket(packet) => self.take_rtp(now, key, packet),
             RtcEvent::SenderFeedback(report) => self.take_sender_report(key, &report),
             RtcEvent::Connected => self.connected(now, key),
+            #[cfg(test)]
+            RtcEvent::KeyframeRequest(request) => self.take_stock_request(now, key, request.mid),
             RtcEvent::IceConnectionStateChange(state) => {
                 let Some(peer) = self.peers.get_mut(key) else {
                     return;
@@ -483,6 +492,8 @@ impl Engine {
         tracing::debug!(peer = %id, ?dtls, ?srtp, "connected");
         self.stats.connected += 1;
         self.tell(Event::Connected { peer: id });
+        #[cfg(debug_assertions)]
+        self.export_keys(key);
         self.want_keyframes(now, key);
     }
 }

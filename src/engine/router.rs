@@ -132,7 +132,10 @@ impl Engine {
                 batch: &mut batch,
                 stats,
             };
-            Ok(peer.give_out(&packets, &mut desk))
+            let kept_up = peer.give_out(&packets, &mut desk);
+            #[cfg(test)]
+            peer.write_stock(now)?;
+            Ok(kept_up)
         });
         self.tracks = tracks;
         self.turn.packets = packets;

@@ -117,20 +117,25 @@ pub(super) fn declare(rtc: &mut Rtc, known: &[(Mid, Ssrc, Option<Ssrc>)]) {
 /// Takes every sending stream away from str0m before it is polled: it would send reports in
 /// their name. Returns what it announced.
 pub(super) fn withdraw(rtc: &mut Rtc, mids: &[Mid]) -> Vec<Announced> {
-    let mut api = rtc.direct_api();
-    let mut announced: Vec<Announced> = Vec::new();
-    for mid in mids {
-        if let Some(stream) = api.stream_tx_by_mid(*mid, None) {
-            let (ssrc, rtx) = (stream.ssrc(), stream.rtx());
-            announced.push(Announced {
-                mid: *mid,
-                ssrc,
-                rtx,
-            });
-            api.remove_stream_tx(ssrc);
-        }
+    let announced = announced(rtc, mids);
+    for stream in &announced {
+        rtc.direct_api().remove_stream_tx(stream.ssrc);
     }
     announced
+}
+
+/// The sending streams that str0m has.
+pub(super) fn announced(rtc: &mut Rtc, mids: &[Mid]) -> Vec<Announced> {
+    let mut api = rtc.direct_api();
+    let of_line = |mid: &Mid| {
+        let stream = api.stream_tx_by_mid(*mid, None)?;
+        Some(Announced {
+            mid: *mid,
+            ssrc: stream.ssrc(),
+            rtx: stream.rtx(),
+        })
+    };
+    mids.iter().filter_map(of_line).collect()
 }
 
 /// Under which ids an m-line carries the header extensions we send.

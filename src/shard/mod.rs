@@ -3,6 +3,8 @@
 mod bpf;
 mod clock;
 mod driver;
+#[cfg(debug_assertions)]
+mod key_file;
 mod neighbours;
 mod reports;
 mod socket;

@@ -10,6 +10,8 @@ use tokio::sync::mpsc::Sender;
 use tracing::trace;
 
 use super::clock::Clock;
+#[cfg(debug_assertions)]
+use super::key_file::KeyFile;
 use super::neighbours::Neighbours;
 use super::reports::Reports;
 use super::steering::Flows;
@@ -98,6 +100,8 @@ pub(super) struct Turn {
     turn_ns: Histogram<u64>,
     /// From the kernel's receiving a datagram to the send call that follows it, likewise.
     delay_ns: Histogram<u64>,
+    #[cfg(debug_assertions)]
+    key_file: KeyFile,
 }
 
 /// What the turns count.
@@ -148,6 +152,8 @@ impl Turn {
             counts: Counts::default(),
             turn_ns: histogram(),
             delay_ns: histogram(),
+            #[cfg(debug_assertions)]
+            key_file: KeyFile::from_environment(),
         }
     }
 
@@ -292,6 +298,8 @@ impl Turn {
                 Output::Handoff(shard, handoff) => self.neighbours.give(shard, handoff),
                 Output::Learned(remote) => self.learn(remote),
                 Output::Forgotten(remote) => self.forget(remote),
+                #[cfg(debug_assertions)]
+                Output::Keys(client, keys) => self.key_file.push(client, &keys),
             }
             if self.udp_out.queued() >= FLUSH_DATAGRAMS && !blocked {
                 self.flush();

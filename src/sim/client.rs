@@ -4,6 +4,8 @@
 //! It keeps the rules of the wire: it offers when the server asks for receiving m-lines, never has
 //! two offers under way, and believes `slots` about what plays where.
 
+mod actions;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::config::DtlsVersion;
 use str0m::format::Codec;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
@@ -21,7 +24,7 @@ use super::encoder::{self, Encoder, Stamp, Vp8Ids};
 use super::publish::Publish;
 use super::received::{Line, Received};
 use crate::engine::command::{Command, Event, Kind, Permissions, Slot, Source};
-use crate::engine::dtls::Identity;
+use crate::engine::dtls::{Identity, KeyPort, with_keys};
 use crate::id::{PeerId, RoomId};
 
 /// What a client is told once.
@@ -36,6 +39,7 @@ pub(crate) struct Setup {
     pub(crate) publish: Vec<Publish>,
     /// Where its own randomness starts.
     pub(crate) seed: u64,
+    pub(crate) dtls: DtlsVersion,
 }
 
 /// What a client wants done.
@@ -57,6 +61,19 @@ struct Sender {
     on: bool,
 }
 
+impl Sender {
+    fn new(now: Instant, rng: &mut Rng, index: u32, publish: Publish) -> Self {
+        let made = (publish.source, publish.codec, publish.rate);
+        Self {
+            publish,
+            encoder: Encoder::new(now, rng, index, made),
+            mid: None,
+            seq: u64::from(rng.u16(..)),
+            on: true,
+        }
+    }
+}
+
 /// One headless client.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -73,6 +90,8 @@ pub(crate) struct Client {
     pub(crate) sent: u64,
     /// Keyframe requests that reached an encoder.
     pub(crate) keyframe_requests: u64,
+    /// Where its keys appear.
+    pub(crate) keys: KeyPort,
     /// The `USERNAME` of its STUN requests: the server's ufrag, then its own (RFC 8445 §7.2.2).
     stun_username: String,
     rtc: Rtc,
@@ -86,8 +105,14 @@ pub(crate) struct Client {
     offer_again: bool,
     restart_ice: bool,
     directions: Vec<(Mid, Direction)>,
+    /// m-lines to stop with the next offer.
+    stopped: Vec<Mid>,
+    /// Receiving m-lines that were stopped: something may still be on its way to them.
+    gone: Vec<String>,
     mids: BTreeMap<u32, String>,
     outbox: VecDeque<Output>,
+    index: u32,
+    rng: Rng,
 }
 
 /// One certificate for all clients: making one costs more than a handshake.
@@ -100,7 +125,7 @@ impl Client {
     /// A client that has said `join` and waits to be asked for an offer.
     pub(crate) fn new(began: Instant, now: Instant, setup: Setup) -> Self {
         let mut rng = Rng::with_seed(setup.seed);
-        let mut rtc = RtcConfig::new()
+        let config = RtcConfig::new()
             .clear_codecs()
             .enable_opus(true, false)
             .enable_vp8(true)
@@ -108,21 +133,14 @@ impl Client {
             .enable_h264(true)
             .enable_av1(true)
             .set_rtp_mode(true)
+            .set_dtls_version(setup.dtls)
             .set_dtls_cert(identity().certificate.clone())
-            .set_crypto_provider(Arc::clone(&identity().provider))
-            .build(now);
+            .set_crypto_provider(Arc::clone(&identity().provider));
+        let (mut rtc, keys) = with_keys(|| config.build(now));
         let candidate = Candidate::host(setup.inside, "udp").unwrap();
         rtc.add_local_candidate(candidate).unwrap();
-        let senders = setup.publish.iter().map(|publish| {
-            let made = (publish.source, publish.codec, publish.rate);
-            Sender {
-                publish: *publish,
-                encoder: Encoder::new(now, &mut rng, setup.index, made),
-                mid: None,
-                seq: u64::from(rng.u16(..)),
-                on: true,
-            }
-        });
+        let senders = setup.publish.iter();
+        let senders = senders.map(|publish| Sender::new(now, &mut rng, setup.index, *publish));
         let senders = senders.collect();
         let (peer, room) = (setup.peer, setup.room.clone());
         Self {
@@ -134,6 +152,7 @@ impl Client {
             errors: Vec::new(),
             sent: 0,
             keyframe_requests: 0,
+            keys,
             stun_username: String::new(),
             rtc,
             began,
@@ -145,12 +164,16 @@ impl Client {
             offer_again: false,
             restart_ice: false,
             directions: Vec::new(),
+            stopped: Vec::new(),
+            gone: Vec::new(),
             mids: BTreeMap::new(),
             outbox: VecDeque::from([Output::Command(Command::Join {
                 room,
                 peer,
                 permissions: Permissions::ALL,
             })]),
+            index: setup.index,
+            rng,
         }
     }
 
@@ -210,56 +233,6 @@ impl Client {
         frame.map_or(self.rtc_wakeup, |at| at.min(self.rtc_wakeup))
     }
 
-    /// Stops or starts a track by the direction of its m-line.
-    pub(crate) fn switch(&mut self, now: Instant, source: Source, on: bool) {
-        let found = self.senders.iter_mut().find(|s| s.publish.source == source);
-        let sender = found.expect("the client publishes this source");
-        sender.on = on;
-        if on {
-            sender.encoder.restart(now);
-        }
-        let direction = match (on, sender.publish.also_receives) {
-            (true, false) => Direction::SendOnly,
-            (true, true) => Direction::SendRecv,
-            (false, true) => Direction::RecvOnly,
-            (false, false) => Direction::Inactive,
-        };
-        let mid = sender.mid.expect("the track was offered");
-        self.directions.push((mid, direction));
-        self.offer_again = true;
-        self.offer();
-        self.drain(now);
-    }
-
-    /// The next frame of a track is a keyframe.
-    pub(crate) fn request_keyframe(&mut self, source: Source) {
-        let mut senders = self.senders.iter_mut();
-        if let Some(sender) = senders.find(|sender| sender.publish.source == source) {
-            sender.encoder.request_keyframe();
-        }
-    }
-
-    /// Offers with new ICE credentials.
-    pub(crate) fn restart_ice(&mut self, now: Instant) {
-        self.restart_ice = true;
-        self.offer_again = true;
-        self.offer();
-        self.drain(now);
-    }
-
-    /// The `USERNAME` of its STUN requests.
-    pub(crate) fn stun_username(&self) -> String {
-        self.stun_username.clone()
-    }
-
-    /// How many audio and video tracks it sends.
-    pub(crate) fn sending(&self) -> (usize, usize) {
-        let on = self.senders.iter().filter(|sender| sender.on);
-        let audio = on.filter(|s| kind(s.publish.source) == MediaKind::Audio);
-        let (audio, all) = (audio.count(), self.senders.iter().filter(|s| s.on).count());
-        (audio, all - audio)
-    }
-
     /// Sends an offer if there is a reason for one and none is under way.
     fn offer(&mut self) {
         if self.pending.is_some() || !std::mem::take(&mut self.offer_again) {
@@ -295,6 +268,9 @@ impl Client {
         }
         for (mid, direction) in self.directions.drain(..) {
             api.set_direction(mid, direction);
+        }
+        for mid in self.stopped.drain(..) {
+            api.stop_media(mid);
         }
         if std::mem::take(&mut self.restart_ice) {
             api.ice_restart(true);
@@ -345,6 +321,7 @@ impl Client {
         for slot in slots {
             match self.lines.get_mut(&slot.mid) {
                 Some(line) => line.track = slot.track,
+                None if self.gone.contains(&slot.mid) => {}
                 None => self
                     .errors
                     .push(format!("slot for unknown m-line {}", slot.mid)),
@@ -451,6 +428,9 @@ impl Client {
         }
         let mid = &self.mids[&*ssrc];
         let Some(line) = self.lines.get_mut(mid) else {
+            if self.gone.contains(mid) {
+                return;
+            }
             self.errors
                 .push(format!("RTP on {mid:?}, which does not receive"));
             return;
@@ -478,6 +458,7 @@ impl Client {
             seq: *packet.seq_no,
             time: packet.header.timestamp,
             marker: packet.header.marker,
+            payload: Arc::clone(&packet.payload),
             stamp,
             vp8: vp8.then(|| Vp8Ids::parse(&packet.payload)).flatten(),
         });
@@ -519,6 +500,7 @@ mod tests {
             inside,
             publish: publish.to_vec(),
             seed: 1,
+            dtls: DtlsVersion::Dtls12,
         };
         let mut client = Client::new(begin, begin, setup);
         let mut server = RtcConfig::new()

@@ -145,6 +145,8 @@ impl World {
                 }
                 Output::Learned(address) => self.tell_others(from, &Handoff::Learned(address)),
                 Output::Forgotten(address) => self.tell_others(from, &Handoff::Forgotten(address)),
+                #[cfg(debug_assertions)]
+                Output::Keys(..) => {}
             }
         }
         transmits.sort_by_key(|(to, bytes)| (*to, order_key(bytes)));
@@ -170,6 +172,13 @@ impl World {
         traffic.datagrams_out += 1;
         traffic.bytes_out += bytes.len() as u64;
         self.note(Who::Shard(index), || sent(&bytes));
+        let had = self
+            .had
+            .get(&to)
+            .and_then(|index| self.seats[*index].as_mut());
+        if let Some(seat) = had {
+            seat.account.handle_datagram(&bytes);
+        }
         let Some(index) = self.addresses.get(&to).copied() else {
             return;
         };

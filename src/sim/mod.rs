@@ -21,12 +21,14 @@
 //!
 //! With that, two runs of a seed leave the same [`trace`].
 
+mod account;
 mod calls;
 mod client;
 mod clock;
 mod decoder;
 mod delivery;
 mod encoder;
+mod identity;
 mod link;
 mod oracle;
 mod publish;
@@ -34,13 +36,3 @@ mod received;
 mod scenarios;
 mod trace;
 mod world;
-
-use std::sync::OnceLock;
-
-use crate::engine::dtls::Identity;
-
-/// The one certificate of every engine.
-fn server_identity() -> Identity {
-    static IDENTITY: OnceLock<Identity> = OnceLock::new();
-    IDENTITY.get_or_init(Identity::generate).clone()
-}

@@ -54,6 +54,7 @@ pub(crate) fn check(world: &World, law: Law) {
             violations.extend(found.map(|v| format!("client {index}, m-line {mid}: {v}")));
         }
     }
+    violations.extend(accounts(world));
     violations.extend(conservation(world));
     assert!(violations.is_empty(), "{}", report(&violations));
 }
@@ -84,6 +85,15 @@ pub(crate) fn complaints(world: &World) -> Vec<String> {
         .iter()
         .map(|event| format!("an event for nobody: {event:?}"));
     of_clients.chain(closed).chain(strays).collect()
+}
+
+/// Everything that left for a client opens with its keys, and no index was used twice.
+pub(crate) fn accounts(world: &World) -> Vec<String> {
+    let of_clients = world.present().flat_map(|(index, seat)| {
+        let violations = seat.account.violations.iter();
+        violations.map(move |violation| format!("client {index}: {violation}"))
+    });
+    of_clients.collect()
 }
 
 /// One SSRC's packets are one unbroken stream, whatever tracks played in it: no number carries
@@ -394,6 +404,7 @@ mod tests {
                         seq,
                         time,
                         marker: packet.marker,
+                        payload: packet.payload.as_slice().into(),
                         stamp: Stamp::parse(&packet.payload),
                         vp8: Some(Vp8Ids {
                             picture,

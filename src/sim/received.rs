@@ -1,5 +1,6 @@
 //! What a client writes down about what it receives.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use str0m::rtp::Ssrc;
@@ -19,6 +20,7 @@ pub(crate) struct Received {
     pub(crate) time: u32,
     /// Marker bit.
     pub(crate) marker: bool,
+    pub(crate) payload: Arc<[u8]>,
     /// What the packet says about itself; `None` when no encoder made it or it was damaged.
     pub(crate) stamp: Option<Stamp>,
     /// Of a VP8 packet.

@@ -10,10 +10,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use str0m::config::DtlsVersion;
 
+use super::account::Account;
 use super::client::{self, Client};
 use super::clock;
 use super::delivery::{Delivery, SIGNALLING_DELAY};
+use super::identity::server_identity;
 use super::link::{Link, Quality};
 use super::publish::Publish;
 use super::trace::{Entry, Fact, Who};
@@ -43,6 +46,8 @@ pub(crate) struct Setup {
     pub(crate) steering: Steering,
     pub(crate) max_video_slots: u8,
     pub(crate) max_audio_slots: u8,
+    /// What every connection is made with.
+    pub(crate) dtls: DtlsVersion,
 }
 
 impl Setup {
@@ -54,6 +59,7 @@ impl Setup {
             steering: Steering::Right,
             max_video_slots: 9,
             max_audio_slots: 3,
+            dtls: DtlsVersion::Dtls12,
         }
     }
 }
@@ -87,6 +93,8 @@ pub(crate) struct Seat {
     pub(crate) shard: usize,
     /// By mid: all the server ever said about the slot.
     pub(crate) slots: BTreeMap<String, Assignments>,
+    /// Everything it was sent.
+    pub(crate) account: Account,
     pub(super) up: Link,
     pub(super) down: Link,
 }
@@ -120,6 +128,8 @@ pub(crate) struct World {
     pub(super) shards: Vec<Shard>,
     pub(super) peers: BTreeMap<PeerId, usize>,
     pub(super) addresses: BTreeMap<SocketAddr, usize>,
+    /// Every address a client ever had.
+    pub(super) had: BTreeMap<SocketAddr, usize>,
     /// Things on their way, in order of arrival, then of sending.
     agenda: BTreeMap<(Instant, u64), Delivery>,
     sent: u64,
@@ -140,7 +150,7 @@ impl World {
                 shard: ShardId::new(index),
                 shards: setup.shards,
                 candidates: [server].into(),
-                identity: super::server_identity(),
+                identity: server_identity(setup.dtls),
                 seed,
                 max_video_slots: setup.max_video_slots,
                 max_audio_slots: setup.max_audio_slots,
@@ -165,6 +175,7 @@ impl World {
             shards: (0..setup.shards).map(shard).collect(),
             peers: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            had: BTreeMap::new(),
             agenda: BTreeMap::new(),
             sent: 0,
         }
@@ -184,9 +195,12 @@ impl World {
             inside,
             publish: publish.to_vec(),
             seed: self.rng.u64(..),
+            dtls: self.setup.dtls,
         };
+        let client = Client::new(self.began, self.now, setup);
         let seat = Seat {
-            client: Client::new(self.began, self.now, setup),
+            account: Account::new(client.keys.clone()),
+            client,
             outside: inside,
             shard,
             slots: BTreeMap::new(),
@@ -196,6 +210,7 @@ impl World {
         self.seats.push(Some(seat));
         self.peers.insert(peer, index);
         self.addresses.insert(inside, index);
+        self.had.insert(inside, index);
         self.empty_client(index);
         index
     }
@@ -220,6 +235,7 @@ impl World {
         self.addresses.remove(&seat.outside);
         seat.outside.set_port(seat.outside.port() + 1);
         self.addresses.insert(seat.outside, index);
+        self.had.insert(seat.outside, index);
     }
 
     /// Changes both directions of a client's path.

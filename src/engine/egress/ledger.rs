@@ -1,15 +1,100 @@
 //! No (key, SSRC, index) is used twice, whatever is asked of the send side.
 //!
-//! A ledger stands where a viewer would: it opens every packet that leaves, by the rules of
-//! RFC 3711 §3.3.1 alone, and writes down what it was sealed under.
+//! A ledger stands where a client would: it opens every packet that leaves, by the rules of
+//! RFC 3711 §3.3.1 alone, and writes down what it was sealed under. Simulations keep one for each
+//! client, the property test here one for a send side alone.
+
+use std::collections::{HashMap, HashSet};
+
+use super::keys::SessionKeys;
+use super::seal::Opener;
+
+/// Everything that was sealed with one side's keys.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    opener: Opener,
+    /// Highest index received, by SSRC (RFC 3711 §3.3.1).
+    highest: HashMap<u32, u64>,
+    /// SSRC and 48-bit index.
+    rtp: HashSet<(u32, u64)>,
+    /// SSRC and 31-bit index.
+    rtcp: HashSet<(u32, u32)>,
+}
+
+impl Ledger {
+    /// An empty one; `keys` are the sender's.
+    pub(crate) fn new(keys: &SessionKeys) -> Self {
+        Self {
+            opener: Opener::new(keys),
+            highest: HashMap::new(),
+            rtp: HashSet::new(),
+            rtcp: HashSet::new(),
+        }
+    }
+
+    /// Enters a packet as it left. Gives the index of an RTP packet.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words: it does not open, or its index was used before.
+    pub(crate) fn enter(&mut self, sealed: &[u8]) -> Result<Option<u64>, String> {
+        let mut bytes = sealed.to_vec();
+        if (192..=223).contains(&bytes[1]) {
+            let stamp = self.opener.stamp(sealed);
+            let stamp = stamp.map_err(|_| "SRTCP without an index")?;
+            if self.opener.open_rtcp(&mut bytes).is_err() {
+                return Err(format!("SRTCP does not open: {stamp:?}"));
+            }
+            let fresh = self.rtcp.insert((stamp.sender, stamp.index));
+            return if fresh {
+                Ok(None)
+            } else {
+                Err(format!("SRTCP index used twice: {stamp:?}"))
+            };
+        }
+        let be16 = |at: usize| u16::from_be_bytes([sealed[at], sealed[at + 1]]);
+        let ssrc = u32::from(be16(8)) << 16 | u32::from(be16(10));
+        let mut header_len = 12 + 4 * usize::from(sealed[0] & 0x0f);
+        if sealed[0] & 0x10 != 0 {
+            header_len += 4 + 4 * usize::from(be16(header_len + 2));
+        }
+        let wire = be16(2);
+        let highest = self.highest.entry(ssrc).or_insert(wire.into());
+        let index = guess(*highest, wire);
+        *highest = index.max(*highest);
+        let what = format!("SSRC {ssrc:#x} index {index}");
+        if self.opener.open_rtp(&mut bytes, header_len, index).is_err() {
+            return Err(format!("{what} does not open"));
+        }
+        if !self.rtp.insert((ssrc, index)) {
+            return Err(format!("{what} is used twice"));
+        }
+        Ok(Some(index))
+    }
+
+    /// RTP and RTCP packets entered.
+    pub(crate) fn entries(&self) -> (usize, usize) {
+        (self.rtp.len(), self.rtcp.len())
+    }
+
+    /// The highest index of any SSRC.
+    pub(crate) fn highest(&self) -> u64 {
+        self.highest.values().copied().max().unwrap_or(0)
+    }
+}
+
+/// The index nearest to the highest one that ends in `wire` (RFC 3711 §3.3.1, appendix A).
+fn guess(highest: u64, wire: u16) -> u64 {
+    let step = i64::from(wire.wrapping_sub(highest as u16).cast_signed());
+    highest.checked_add_signed(step).unwrap_or(wire.into())
+}
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{HashMap, HashSet};
-
     use proptest::prelude::*;
     use str0m::crypto::dtls::SrtpProfile;
 
+    use super::*;
     use crate::engine::egress::clock::Ntp;
     use crate::engine::egress::extension::{ExtensionIds, PacketExtensions};
     use crate::engine::egress::fixture::{open_rtp, session_keys};
@@ -20,7 +105,7 @@ mod tests {
     };
     use crate::engine::egress::patch::HeadPatch;
     use crate::engine::egress::reports::{SenderReport, write_report};
-    use crate::engine::egress::seal::{Opener, Sealer};
+    use crate::engine::egress::seal::Sealer;
 
     /// One thing that may be asked of a peer's send side. `slot` counts round the slots there are.
     #[derive(Debug, Clone)]
@@ -70,12 +155,7 @@ mod tests {
         slots: Vec<SlotWriter>,
         batch: Batch,
         opener: Opener,
-        /// Highest index received, by SSRC (RFC 3711 §3.3.1).
-        highest: HashMap<u32, u64>,
-        /// RTP: SSRC and 48-bit index.
-        rtp: HashSet<(u32, u64)>,
-        /// RTCP: SSRC and 31-bit index.
-        rtcp: HashSet<(u32, u32)>,
+        ledger: Ledger,
         twcc: Vec<u16>,
     }
 
@@ -88,9 +168,7 @@ mod tests {
                 slots: Vec::new(),
                 batch: Batch::new(),
                 opener: Opener::new(&keys),
-                highest: HashMap::new(),
-                rtp: HashSet::new(),
-                rtcp: HashSet::new(),
+                ledger: Ledger::new(&keys),
                 twcc: Vec::new(),
             };
             peer.add_slot(0);
@@ -181,24 +259,13 @@ mod tests {
             let batch = std::mem::take(&mut self.batch);
             for range in batch.packets() {
                 let bytes = &batch.bytes()[range.clone()];
-                if (192..=223).contains(&bytes[1]) {
-                    let stamp = self.opener.stamp(bytes).expect("a stamp");
-                    prop_assert!(self.opener.open_rtcp(&mut bytes.to_vec()).is_ok());
-                    prop_assert!(self.rtcp.insert((stamp.sender, stamp.index)), "{stamp:?}");
+                let entered = self.ledger.enter(bytes);
+                prop_assert!(entered.is_ok(), "{entered:?}");
+                let Ok(Some(index)) = entered else {
                     continue;
-                }
-                let ssrc = u32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-                let wire = u16::from_be_bytes([bytes[2], bytes[3]]);
-                let highest = self.highest.entry(ssrc).or_insert(wire.into());
-                let index = guess(*highest, wire);
-                *highest = index.max(*highest);
+                };
                 let opened = open_rtp(&self.opener, bytes, (index >> 16) as u32);
-                prop_assert!(opened.is_ok(), "SSRC {ssrc}: index {index} does not open");
-                prop_assert!(
-                    self.rtp.insert((ssrc, index)),
-                    "SSRC {ssrc}: index {index} twice"
-                );
-                if let Some((_, number)) = opened.expect("checked above").extensions.first() {
+                if let Some((_, number)) = opened.expect("it was entered").extensions.first() {
                     self.twcc.push(u16::from_be_bytes([number[0], number[1]]));
                 }
             }
@@ -217,12 +284,6 @@ mod tests {
             patch: HeadPatch::NONE,
             extensions: PacketExtensions::default(),
         }
-    }
-
-    /// The index nearest to the highest one that ends in `wire` (RFC 3711 §3.3.1, appendix A).
-    fn guess(highest: u64, wire: u16) -> u64 {
-        let step = i64::from(wire.wrapping_sub(highest as u16).cast_signed());
-        highest.checked_add_signed(step).unwrap_or(wire.into())
     }
 
     proptest! {
@@ -278,6 +339,7 @@ mod tests {
             assert!(peer.enter().is_ok());
         }
         assert_eq!(peer.newest(0), 150_000);
-        assert_eq!(peer.rtp.len(), 150_150);
+        assert_eq!(peer.ledger.entries(), (150_150, 0));
+        assert_eq!(peer.ledger.highest(), 150_000);
     }
 }

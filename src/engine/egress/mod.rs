@@ -9,7 +9,8 @@ pub mod guard;
 pub mod history;
 mod interop;
 pub mod keys;
-mod ledger;
+#[cfg(test)]
+pub(crate) mod ledger;
 pub mod packet;
 pub mod patch;
 pub mod reports;

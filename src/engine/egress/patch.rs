@@ -61,7 +61,7 @@ impl HeadPatch {
         self.len += field.len() as u8;
     }
 
-    pub(super) fn apply(&self, payload: &mut [u8]) {
+    pub(in crate::engine) fn apply(&self, payload: &mut [u8]) {
         let len = usize::from(self.len).min(payload.len());
         payload[..len].copy_from_slice(&self.bytes[..len]);
     }

@@ -23,6 +23,10 @@ use crate::engine::bwe::twcc::Arrival;
 use crate::engine::bwe::{self, Bwe, ClusterId};
 use crate::engine::command::Kind;
 use crate::engine::dtls::KeyPort;
+#[cfg(debug_assertions)]
+use crate::engine::export::ExportedKeys;
+#[cfg(test)]
+use crate::engine::stock;
 
 /// A probe cluster that lacks less than this is made up later: a packet of padding costs as much
 /// as any.
@@ -53,6 +57,9 @@ pub(crate) struct SendSide {
     cluster: Option<ClusterId>,
     /// Resends of the message being answered: reused.
     resends: Vec<Sent>,
+    /// Where media goes when a test compares with str0m's own sending.
+    #[cfg(test)]
+    pub(in crate::engine) stock: Option<Vec<stock::Outgoing>>,
 }
 
 /// What there is once the handshake is done.
@@ -106,6 +113,8 @@ impl SendSide {
             pacer: Pacer::new(now),
             cluster: None,
             resends: Vec::new(),
+            #[cfg(test)]
+            stock: stock::outgoing(),
         }
     }
 
@@ -153,11 +162,19 @@ impl SendSide {
 
     /// Whether a datagram of str0m's may be sent.
     pub(crate) fn passes(&mut self, datagram: &[u8]) -> bool {
+        #[cfg(test)]
+        if self.is_stock() {
+            return true;
+        }
         self.guard.handle_transmit(datagram) == Verdict::Pass
     }
 
     /// Begins a turn: how many bytes of video may leave in it, when `waiting` bytes of it wait.
     pub(crate) fn grant(&mut self, now: Instant, waiting: usize) -> usize {
+        #[cfg(test)]
+        if self.is_stock() {
+            return usize::MAX;
+        }
         self.start_probe();
         let Grant { bytes, cluster } = self.pacer.grant(now, self.bwe.target(), waiting);
         self.cluster = cluster;
@@ -203,6 +220,11 @@ impl SendSide {
         leaving: &Leaving<'_>,
         batch: &mut Batch,
     ) -> Result<usize, Unwritten> {
+        #[cfg(test)]
+        if let Some(stock) = &mut self.stock {
+            stock.push(stock::Outgoing::new(index, leaving));
+            return Ok(leaving.packet.payload.len());
+        }
         let Some(live) = live(&mut self.live, &self.port) else {
             return Ok(0);
         };
@@ -237,6 +259,10 @@ impl SendSide {
         datagram: &[u8],
         feedback: &mut Feedback,
     ) -> Option<Result<Disposition, Unread>> {
+        #[cfg(test)]
+        if self.is_stock() {
+            return None;
+        }
         let live = live(&mut self.live, &self.port)?;
         Some(live.reader.handle_srtcp(datagram, feedback))
     }
@@ -323,6 +349,10 @@ impl SendSide {
 
     /// When [`SendSide::grant`] must be asked, while `waiting` bytes of video wait.
     pub(crate) fn pacing_wakeup(&self, waiting: usize) -> Option<Instant> {
+        #[cfg(test)]
+        if self.is_stock() {
+            return None;
+        }
         self.pacer.wakeup(waiting)
     }
 
@@ -388,6 +418,12 @@ impl SendSide {
     /// Which protection profile the handshake settled on.
     pub(crate) fn profile(&self) -> Option<SrtpProfile> {
         self.port.keys().map(|keys| keys.ours.profile())
+    }
+
+    /// The connection's keys, for those who look at packets.
+    #[cfg(debug_assertions)]
+    pub(crate) fn exported_keys(&self) -> Option<ExportedKeys> {
+        self.port.keys().map(|keys| keys.exported.clone())
     }
 
     /// Which slot a media SSRC is.

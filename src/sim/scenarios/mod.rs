@@ -5,9 +5,11 @@ mod call;
 mod change;
 mod churn;
 mod garbage;
+mod keys;
 mod loss;
 mod repeat;
 mod rooms;
+mod stock;
 mod wishes;
 
 use str0m::format::Codec;
