@@ -60,6 +60,13 @@ export async function losing({ namespace, device }, share, body) {
   }
 }
 
+/** Lets no more than this pass from somewhere, a third of a second of it waiting; null: all. */
+export function limit({ namespace, device }, kbps) {
+  const queue = ['-n', namespace, 'qdisc', kbps ? 'replace' : 'del', 'dev', device, 'root'];
+  const filter = ['tbf', 'rate', `${kbps}kbit`, 'burst', '16kb', 'latency', '300ms'];
+  run('tc', ...queue, ...(kbps ? filter : []));
+}
+
 /** Gives the namespace `lossy` another address in the place of the one it has. */
 export function moveLossy(address = LOSSY_ADDRESS) {
   run('ip', '-n', 'lossy', 'address', 'flush', 'dev', 'far');

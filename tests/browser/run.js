@@ -12,18 +12,21 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exi
 
 buildNetwork();
 const wanted = process.argv.slice(2);
-const files = readdirSync(new URL('scenarios/', import.meta.url)).sort();
-const all = files.map((file) => file.replace(/\.js$/, ''));
-const unknown = wanted.filter((name) => !all.includes(name));
+const inFolder = (folder) =>
+  readdirSync(new URL(folder, import.meta.url)).sort().map((file) => file.replace(/\.js$/, ''));
+const all = inFolder('scenarios/');
+// What takes long runs only when it is named.
+const long = inFolder('long/');
+const unknown = wanted.filter((name) => !all.includes(name) && !long.includes(name));
 if (unknown.length > 0) {
-  console.error(`no such scenario: ${unknown.join(', ')}; there are ${all.join(', ')}`);
+  console.error(`no such scenario: ${unknown.join(', ')}; there are ${[...all, ...long].join(', ')}`);
   process.exit(2);
 }
 
 const report = new Report();
 for (const name of wanted.length > 0 ? wanted : all) {
-  const scenario = await import(`./scenarios/${name}.js`);
-  const server = new Server(name, scenario.serverArguments);
+  const scenario = await import(`./${long.includes(name) ? 'long' : 'scenarios'}/${name}.js`);
+  const server = new Server(name, scenario.serverArguments, scenario.serverEnvironment);
   const browsers = new Browsers();
   await report.scenario(name, browsers, server, async (check) => {
     await server.start();

@@ -15,22 +15,26 @@ const GAUGES = ['rooms', 'peers', 'audio_tracks', 'video_tracks', 'subscriptions
 export class Server {
   logFile;
   #arguments;
+  #environment;
   #process = null;
 
   /**
    * @param {string} scenario names the log
    * @param {string[]} [args] further arguments
+   * @param {Record<string, string>} [variables] of its environment
    */
-  constructor(scenario, args = []) {
+  constructor(scenario, args = [], variables = {}) {
     this.logFile = path.join(process.env.CORELAY_SCRATCH, `${scenario}-server.log`);
     this.#arguments = args;
+    this.#environment = variables;
   }
 
   async start(args = this.#arguments) {
     const log = openSync(this.logFile, 'a');
     const command = ['netns', 'exec', 'server', process.env.CORELAY_BIN, 'serve',
       '--http', '0.0.0.0:8080', '--udp', '[::]:10000', '--shards', String(SHARDS), ...args];
-    this.#process = spawn('ip', command, { stdio: ['ignore', log, log], env: environment() });
+    const env = { ...environment(), ...this.#environment };
+    this.#process = spawn('ip', command, { stdio: ['ignore', log, log], env });
     closeSync(log);
     await until('the server answers', 15, () => {
       if (this.#process.exitCode !== null) throw new Error(`it ended: ${this.lastWords()}`);
