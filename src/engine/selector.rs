@@ -48,14 +48,16 @@ pub struct Selector {
     temporal: Temporal,
 }
 
+/// Limits that late packets are judged by. One changes with a picture at most.
+const REMEMBERED_LIMITS: usize = 8;
+
 /// The temporal limit, which changes between pictures only: a picture passes whole or not at all.
 #[derive(Debug, Default)]
 struct Temporal {
     limit: u8,
-    /// The limit for pictures before [`Self::since`].
-    limit_before: u8,
-    /// Timestamp of the first picture under the limit.
-    since: u32,
+    /// The latest limits, newest first, each with the timestamp of the first picture under it:
+    /// late packets are judged as their picture was.
+    changes: [(u32, u8); REMEMBERED_LIMITS],
     /// Timestamp of the newest picture.
     newest: u32,
     /// The newest picture lets the limit rise with the next one.
@@ -146,8 +148,7 @@ impl Temporal {
     fn starting(limit: u8, timestamp: u32) -> Self {
         Self {
             limit,
-            limit_before: limit,
-            since: timestamp,
+            changes: [(timestamp, limit); REMEMBERED_LIMITS],
             newest: timestamp,
             opens: false,
         }
@@ -158,12 +159,10 @@ impl Temporal {
         if is_after(timestamp, self.newest) {
             self.begin_picture(wanted, timestamp, temporal, facts);
         }
-        let limit = if is_after(self.since, timestamp) {
-            self.limit_before
-        } else {
-            self.limit
-        };
-        temporal <= limit
+        let mut changes = self.changes.iter();
+        let change = changes.find(|(since, _)| !is_after(*since, timestamp));
+        let (_, limit) = change.unwrap_or(&self.changes[REMEMBERED_LIMITS - 1]);
+        temporal <= *limit
     }
 
     /// A newer picture than all before: the limit may change with it.
@@ -178,9 +177,9 @@ impl Temporal {
             self.limit
         };
         if limit != self.limit {
-            self.limit_before = self.limit;
             self.limit = limit;
-            self.since = timestamp;
+            self.changes.rotate_right(1);
+            self.changes[0] = (timestamp, limit);
         }
         self.newest = timestamp;
         self.opens = facts.layer_sync == LayerSync::Above && temporal <= self.limit;
