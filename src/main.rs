@@ -108,19 +108,27 @@ fn serve(config: &Config, options: signal::Options) -> Result<(), Stopped> {
     let mut random = File::open("/dev/urandom").map_err(Stopped::Randomness)?;
     let announced = &config.file.webrtc.announced_ip;
     let (reports, received) = mailbox::reports();
-    let engine = |id, shards, bound| {
-        let candidates = reach::candidates(announced, bound);
+    let engine = |id, shards, bound: shard::Bound| {
+        let candidates = reach::candidates(announced, bound.udp);
+        let tcp = bound.tcp.map(|tcp| reach::candidates(announced, tcp));
         let mut seed = [0; 32];
         random
             .read_exact(&mut seed)
             .expect("/dev/urandom never ends");
-        config.engine_options(id, shards, candidates.into(), identity.clone(), seed)
+        config.engine_options(
+            id,
+            shards,
+            candidates.into(),
+            tcp.unwrap_or_default().into(),
+            identity.clone(),
+            seed,
+        )
     };
     let shards = shard::start(&config.shard_options(), engine, &reports)?;
     // Only the shards hold it, so that their end is noticed.
     drop(reports);
     let http = listener.local_addr().unwrap_or(options.listen);
-    let candidates = reach::candidates(announced, shards.udp);
+    let candidates = reach::candidates(announced, shards.bound.udp);
     let page = page(http, options.tls.is_some());
     say(&greeting(&page, &shards, &candidates));
     warn_of_reach(http, &candidates, options.access.require_auth);
@@ -217,13 +225,15 @@ fn plan(config: &Config) -> String {
 /// The first thing that an operator sees.
 fn greeting(page: &str, shards: &shard::Shards, candidates: &[SocketAddr]) -> String {
     let told: Vec<String> = candidates.iter().map(SocketAddr::to_string).collect();
+    let tcp = shards.bound.tcp;
     format!(
         "corelay {}\n\n  Open       {}\n  Media      UDP {}; clients are told {}\n  \
-         Shards     {}, driver {}, steering {}\n  Stop       Ctrl-C\n\n",
+         ICE-TCP    {}\n  Shards     {}, driver {}, steering {}\n  Stop       Ctrl-C\n\n",
         env!("CARGO_PKG_VERSION"),
         page,
-        shards.udp,
+        shards.bound.udp,
         told.join(", "),
+        tcp.map_or_else(|| "off".to_owned(), |tcp| tcp.to_string()),
         shards.commands.len(),
         shards.driver,
         shards.steering

@@ -105,6 +105,7 @@ impl Room {
             shard: ShardId::new(0),
             shards: 1,
             candidates: [server()].into(),
+            tcp_candidates: [].into(),
             identity: Identity::generate(),
             seed: [7; 32],
             max_video_slots: u8::try_from(shape.slots).expect("slots are counted in a byte"),

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::Config;
 use super::read::Problem;
 use super::sections::{Driver, Steering};
-use super::value::{Origin, Shards, Whole};
+use super::value::{Origin, Shards, Tcp, Whole};
 use crate::engine::dtls::Identity;
 use crate::id::ShardId;
-use crate::shard::{DriverChoice, SteeringChoice};
+use crate::shard::{DriverChoice, SteeringChoice, TcpChoice};
 use crate::signal::directory::RoomOptions;
 use crate::signal::{addresses, limits};
 use crate::{engine, shard, signal};
@@ -22,6 +22,11 @@ impl Config {
         let performance = &self.file.performance;
         shard::Options {
             udp: self.file.webrtc.udp.0,
+            tcp: match self.file.webrtc.tcp {
+                Tcp::Auto => TcpChoice::Auto,
+                Tcp::Off => TcpChoice::Off,
+                Tcp::At(address) => TcpChoice::At(address),
+            },
             shards: match performance.worker_threads {
                 Shards::Auto => None,
                 Shards::Count(count) => Some(count),
@@ -47,6 +52,7 @@ impl Config {
         shard: ShardId,
         shards: u16,
         candidates: Arc<[SocketAddr]>,
+        tcp_candidates: Arc<[SocketAddr]>,
         identity: Identity,
         seed: [u8; 32],
     ) -> engine::Options {
@@ -54,6 +60,7 @@ impl Config {
             shard,
             shards,
             candidates,
+            tcp_candidates,
             identity,
             seed,
             max_video_slots: slots(self.file.rooms.max_video_slots),
@@ -158,8 +165,14 @@ performance: {worker_threads: 7, driver: epoll, steering: cbpf}
         assert_eq!(signal.ice_servers, [expected]);
 
         let identity = Identity::generate();
-        let engine =
-            config.engine_options(ShardId::new(1), 7, Arc::new([shard.udp]), identity, [0; 32]);
+        let engine = config.engine_options(
+            ShardId::new(1),
+            7,
+            Arc::new([shard.udp]),
+            [].into(),
+            identity,
+            [0; 32],
+        );
         assert_eq!((engine.max_video_slots, engine.max_audio_slots), (5, 6));
     }
 }

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{Announced, Endpoint, HeaderField, Host, IceUrl, Origin, Secret, Shards, Whole};
+use super::value::{
+    Announced, Endpoint, HeaderField, Host, IceUrl, Origin, Secret, Shards, Tcp, Whole,
+};
 
 /// A bit rate, in bit/s.
 pub type BitsPerSecond = Whole<10_000, 1_000_000_000>;
@@ -73,6 +75,8 @@ impl Default for Tls {
 pub struct Webrtc {
     /// Address and port of all media.
     pub udp: Endpoint,
+    /// Address and port of ICE-TCP.
+    pub tcp: Tcp,
     /// The address clients are told.
     pub announced_ip: Announced,
     /// STUN and TURN servers given to clients.
@@ -281,6 +285,7 @@ impl Default for Webrtc {
     fn default() -> Self {
         Self {
             udp: Endpoint((std::net::Ipv6Addr::UNSPECIFIED, 10_000).into()),
+            tcp: Tcp::Auto,
             announced_ip: Announced::Auto,
             ice_servers: Vec::new(),
             max_bitrate: const { Whole::new(5_000_000) },

@@ -76,6 +76,18 @@ impl Shards {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint(pub SocketAddr);
 
+/// Where ICE-TCP listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tcp {
+    /// On the port after the UDP one.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Off,
+    /// Here.
+    At(SocketAddr),
+}
+
 /// An address to listen on, without the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Host(pub IpAddr);
@@ -202,6 +214,26 @@ impl Scalar for Endpoint {
 
     fn text(&self) -> String {
         self.0.to_string()
+    }
+}
+
+impl Scalar for Tcp {
+    const EXPECTED: &'static str = "`auto`, `off`, or an IP address and a port";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "auto" => Some(Self::Auto),
+            "off" => Some(Self::Off),
+            _ => Endpoint::parse(text).map(|endpoint| Self::At(endpoint.0)),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Off => "off".to_owned(),
+            Self::At(address) => address.to_string(),
+        }
     }
 }
 
@@ -338,6 +370,7 @@ macro_rules! scalar {
 scalar!(
     Shards,
     Endpoint,
+    Tcp,
     Host,
     Announced,
     IceUrl,

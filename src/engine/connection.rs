@@ -4,25 +4,36 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use str0m::config::DtlsVersion;
-use str0m::net::Protocol;
+use str0m::net::{Protocol, TcpType};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
 use super::dtls::{Identity, KeyPort, with_keys};
 use super::limits::CHANNEL_SENDING_BYTES;
+
+/// Where clients can reach this server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidates<'a> {
+    pub(crate) udp: &'a [SocketAddr],
+    pub(crate) tcp: &'a [SocketAddr],
+}
 
 /// A connection that waits for its client's offer, and where its keys will appear.
 pub(super) fn build(
     now: Instant,
     creds: IceCreds,
     identity: &Identity,
-    candidates: &[SocketAddr],
+    candidates: Candidates<'_>,
 ) -> (Rtc, KeyPort) {
     let (mut rtc, keys) = with_keys(|| config(creds, identity).build(now));
-    for address in candidates {
-        // An address that ICE refuses (port 0, unspecified) was refused at start-up.
-        if let Ok(candidate) = Candidate::host(*address, Protocol::Udp) {
-            rtc.add_local_candidate(candidate);
-        }
+    let udp = candidates.udp.iter().copied();
+    let udp = udp.map(|address| Candidate::host(address, Protocol::Udp));
+    let tcp = candidates.tcp.iter().copied().map(|address| {
+        let host = Candidate::builder().tcp().host(address);
+        host.tcptype(TcpType::Passive).build()
+    });
+    // An address that ICE refuses (port 0, unspecified) was refused at start-up.
+    for candidate in udp.chain(tcp).flatten() {
+        rtc.add_local_candidate(candidate);
     }
     (rtc, keys)
 }

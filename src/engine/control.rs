@@ -51,7 +51,7 @@ impl Engine {
                 room_key,
                 creds,
                 &options.identity,
-                &options.candidates,
+                options.reached(),
             )
         });
         self.peer_names.insert(id, key);
@@ -205,7 +205,7 @@ impl Engine {
             peer.room,
             creds,
             &options.identity,
-            &options.candidates,
+            options.reached(),
         );
         fresh.keep_names_of(peer);
         let room = peer.room;

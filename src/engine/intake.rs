@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use str0m::ice::StunMessage;
+use str0m::net::Protocol;
 
 use super::arena::Key;
 use super::demux::Owner;
 use super::peer::{Path, Peer};
 use super::stats::Dropped;
-use super::{Arrival, Datagram, Engine, Handoff, Output};
+use super::{Arrival, Datagram, Engine, Handoff, Output, tcp};
 
 impl Engine {
     /// Gives a datagram to its owner.
@@ -20,14 +21,19 @@ impl Engine {
             bytes,
             arrival,
         } = datagram;
-        let key = match self.demux.owner(from, bytes) {
+        let protocol = self.protocol_at(to);
+        let remote = match protocol {
+            Protocol::Tcp => tcp::marked(from),
+            _ => from,
+        };
+        let key = match self.demux.owner(remote, bytes) {
             Owner::Known(key) => key,
             Owner::Named(key) => {
                 let peer = self.peers.get(key).ok_or(Dropped::UnknownUfrag)?;
                 if !peer.accepts(now, from, bytes) {
                     return Err(Dropped::Malformed);
                 }
-                self.learn(from, key);
+                self.learn(remote, key);
                 self.follow(key, from, to, bytes);
                 key
             }
@@ -49,7 +55,9 @@ impl Engine {
         if is_rtcp(bytes) && !self.take_rtcp(now, key, bytes)? {
             return Ok(());
         }
-        let taken = self.with_peer(key, |peer, _| peer.handle_datagram(now, from, to, bytes));
+        let taken = self.with_peer(key, |peer, _| {
+            peer.handle_datagram(now, protocol, from, to, bytes)
+        });
         taken.unwrap_or(Ok(()))
     }
 
@@ -69,12 +77,25 @@ impl Engine {
     /// The candidate a client sent to when it reached the socket at `to`. Behind NAT the two
     /// differ, and ICE knows only the candidate.
     fn candidate_at(&self, to: SocketAddr) -> SocketAddr {
-        let candidates = &self.options.candidates;
+        let candidates = match self.protocol_at(to) {
+            Protocol::Tcp => &self.options.tcp_candidates,
+            _ => &self.options.candidates,
+        };
         if candidates.contains(&to) {
             return to;
         }
         let same_family = candidates.iter().find(|c| c.is_ipv4() == to.is_ipv4());
         same_family.copied().unwrap_or(to)
+    }
+
+    /// What is spoken at a local address: TCP has a port of its own.
+    fn protocol_at(&self, to: SocketAddr) -> Protocol {
+        let tcp = self.options.tcp_candidates.first();
+        if tcp.is_some_and(|candidate| candidate.port() == to.port()) {
+            Protocol::Tcp
+        } else {
+            Protocol::Udp
+        }
     }
 
     /// `remote` proved that it belongs to the peer.

@@ -37,6 +37,7 @@ pub mod stats;
 pub(crate) mod stock;
 mod streams;
 mod subscription;
+pub mod tcp;
 mod track;
 mod wishes;
 
@@ -53,6 +54,7 @@ use str0m::{Event as RtcEvent, IceConnectionState, RtcError};
 use crate::id::{PeerId, RoomId, ShardId};
 use arena::{Arena, Key};
 use command::{CloseReason, Command, Event, Kind};
+use connection::Candidates;
 use credentials::Credentials;
 use deadline::Deadlines;
 use demux::Demux;
@@ -75,6 +77,8 @@ pub struct Options {
     pub shards: u16,
     /// The host candidates every answer carries: where clients can reach this server.
     pub candidates: Arc<[SocketAddr]>,
+    /// Likewise on TCP (RFC 6544, passive), on a port that no UDP candidate has.
+    pub tcp_candidates: Arc<[SocketAddr]>,
     /// The process's certificate and crypto provider, the same for every shard.
     pub identity: Identity,
     /// Where the engine's own randomness (ICE credentials) starts. Secret in production,
@@ -84,6 +88,15 @@ pub struct Options {
     pub max_video_slots: u8,
     /// Receiving audio m-lines the server asks of one client, at most.
     pub max_audio_slots: u8,
+}
+
+impl Options {
+    fn reached(&self) -> Candidates<'_> {
+        Candidates {
+            udp: &self.candidates,
+            tcp: &self.tcp_candidates,
+        }
+    }
 }
 
 /// One received datagram.

@@ -18,7 +18,7 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcError};
 use super::arena::Key;
 use super::channels::Channels;
 use super::command::{CloseReason, Kind};
-use super::connection;
+use super::connection::{self, Candidates};
 use super::demux::Addresses;
 use super::dtls::Identity;
 use super::egress::clock::SourceClock;
@@ -129,7 +129,7 @@ impl Peer {
         room: Key<Room>,
         creds: IceCreds,
         identity: &Identity,
-        candidates: &[SocketAddr],
+        candidates: Candidates<'_>,
     ) -> Self {
         let (rtc, keys) = connection::build(now, creds, identity, candidates);
         Self {
@@ -171,11 +171,12 @@ impl Peer {
     pub(crate) fn handle_datagram(
         &mut self,
         now: Instant,
+        protocol: Protocol,
         from: SocketAddr,
         to: SocketAddr,
         bytes: &[u8],
     ) -> Result<Result<(), Dropped>, RtcError> {
-        let Ok(receive) = Receive::new(Protocol::Udp, from, to, bytes) else {
+        let Ok(receive) = Receive::new(protocol, from, to, bytes) else {
             return Ok(Err(Dropped::Malformed));
         };
         let taken = self.rtc.handle_input(Input::Receive(now, receive));

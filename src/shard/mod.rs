@@ -10,6 +10,7 @@ mod reports;
 mod socket;
 mod steering;
 mod sys;
+mod tcp;
 mod turn;
 mod udp_in;
 mod udp_out;
@@ -31,6 +32,8 @@ use crate::engine;
 use crate::id::ShardId;
 use crate::mailbox::{self, CommandSender, Report, Waker};
 use driver::Bed;
+use tcp::Port;
+use tcp::door::Door;
 use turn::Parts;
 
 /// What the shards are told at start-up.
@@ -39,6 +42,8 @@ pub struct Options {
     /// The UDP address all shards share. `[::]` listens on IPv4 as well, and on IPv4 alone
     /// where there is no IPv6; port 0 lets the kernel choose.
     pub udp: SocketAddr,
+    /// The TCP address of ICE-TCP.
+    pub tcp: TcpChoice,
     /// How many shards; `None` for one per CPU the process may use.
     pub shards: Option<u16>,
     /// What turns them.
@@ -47,10 +52,32 @@ pub struct Options {
     pub steering: SteeringChoice,
 }
 
+/// Where ICE-TCP is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TcpChoice {
+    /// On the port after the UDP one, and nowhere when that is taken.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Off,
+    /// Here, or no start. The port differs from the UDP one.
+    At(SocketAddr),
+}
+
+/// What the sockets are bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// UDP, of all shards.
+    pub udp: SocketAddr,
+    /// TCP, where there is ICE-TCP.
+    pub tcp: Option<SocketAddr>,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             udp: SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 10_000),
+            tcp: TcpChoice::Auto,
             shards: None,
             driver: DriverChoice::Auto,
             steering: SteeringChoice::Auto,
@@ -82,6 +109,12 @@ pub enum StartError {
     /// The socket could not be made for another reason.
     #[error("the UDP socket on {0} could not be opened: {1}")]
     Socket(SocketAddr, io::Error),
+    /// ICE-TCP cannot be where it is asked for.
+    #[error("ICE-TCP cannot listen on {0}: {1}; choose another address with webrtc.tcp, or `off`")]
+    Tcp(SocketAddr, io::Error),
+    /// ICE-TCP shares a port number with UDP.
+    #[error("webrtc.udp and webrtc.tcp have the same port, {0}: give them different ones")]
+    SamePort(u16),
     /// glommio is asked for where the kernel refuses io_uring.
     #[error(
         "the glommio driver needs io_uring, which is refused here ({0}): use --driver epoll, or \
@@ -121,12 +154,13 @@ pub struct Shards {
     /// The way to each shard, in shard order.
     pub commands: Vec<CommandSender>,
     /// What the sockets are bound to.
-    pub udp: SocketAddr,
+    pub bound: Bound,
     /// Which driver turns them.
     pub driver: Driver,
     /// Which steering is live.
     pub steering: Steering,
     threads: Vec<JoinHandle<()>>,
+    door: Option<Door>,
     ending: Ending,
 }
 
@@ -146,7 +180,7 @@ struct Ending {
 /// [`StartError`] says in one sentence what happened and what to do next.
 pub fn start(
     options: &Options,
-    mut engine_options: impl FnMut(ShardId, u16, SocketAddr) -> engine::Options,
+    mut engine_options: impl FnMut(ShardId, u16, Bound) -> engine::Options,
     reports: &mpsc::Sender<Report>,
 ) -> Result<Shards, StartError> {
     let cpus = sys::allowed_cpus().unwrap_or_default();
@@ -174,6 +208,12 @@ pub fn start(
     let beds: Vec<Bed> = beds.collect::<Result<_, _>>()?;
     let wakers: Vec<Waker> = beds.iter().map(Bed::waker).collect();
     let rings = neighbours::rings(&wakers);
+    let tcp = open_door(options.tcp, udp, &wakers)?;
+    let bound = Bound {
+        udp,
+        tcp: tcp.bound,
+    };
+    let mut ports = tcp.ports.into_iter();
     let mut ending = Ending {
         stops: Vec::new(),
         wakers,
@@ -187,12 +227,13 @@ pub fn start(
         commands.push(sender);
         let parts = Parts {
             shard,
-            engine: engine_options(shard, count, udp),
+            engine: engine_options(shard, count, bound),
             socket,
             bound: udp,
             host: host.clone(),
             commands: queue,
             neighbours,
+            tcp: ports.next(),
             reports: reports.clone(),
             flows: attached.flows.clone(),
             steering,
@@ -205,11 +246,51 @@ pub fn start(
     }
     Ok(Shards {
         commands,
-        udp,
+        bound,
         driver,
         steering,
         threads,
+        door: tcp.door,
         ending,
+    })
+}
+
+/// ICE-TCP, or its absence.
+#[derive(Default)]
+struct TcpSide {
+    bound: Option<SocketAddr>,
+    door: Option<Door>,
+    /// One for each shard; none where it is off.
+    ports: Vec<Port>,
+}
+
+/// Opens ICE-TCP, where it is wanted.
+fn open_door(choice: TcpChoice, udp: SocketAddr, wakers: &[Waker]) -> Result<TcpSide, StartError> {
+    let (address, listener) = match choice {
+        TcpChoice::Off => return Ok(TcpSide::default()),
+        TcpChoice::At(address) if address.port() == udp.port() => {
+            return Err(StartError::SamePort(udp.port()));
+        }
+        TcpChoice::At(address) => (address, tcp::door::listen(address)),
+        TcpChoice::Auto => {
+            let address = SocketAddr::new(udp.ip(), udp.port().wrapping_add(1));
+            match tcp::door::listen(address) {
+                Ok(listener) => (address, Ok(listener)),
+                Err(error) => {
+                    info!(%address, %error, "no ICE-TCP: clients without UDP cannot connect");
+                    return Ok(TcpSide::default());
+                }
+            }
+        }
+    };
+    let refused = |error| StartError::Tcp(address, error);
+    let listener = listener.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    let (door, ports) = tcp::door::start(listener, wakers).map_err(refused)?;
+    Ok(TcpSide {
+        bound: Some(bound),
+        door: Some(door),
+        ports,
     })
 }
 
@@ -255,6 +336,9 @@ impl Shards {
     /// Ends the shards and waits for their threads.
     pub fn stop(self) {
         drop(self.ending);
+        if let Some(door) = self.door {
+            door.stop();
+        }
         for thread in self.threads {
             // A panic has ended the process before this.
             let _ = thread.join();
@@ -292,17 +376,19 @@ mod tests {
         let (udp, shards) = (udp.parse().unwrap(), Some(shards));
         Options {
             udp,
+            tcp: TcpChoice::Auto,
             shards,
             driver,
             steering: SteeringChoice::Auto,
         }
     }
 
-    fn engine_options(shard: ShardId, shards: u16, udp: SocketAddr) -> engine::Options {
+    fn engine_options(shard: ShardId, shards: u16, bound: Bound) -> engine::Options {
         engine::Options {
             shard,
             shards,
-            candidates: [udp].into(),
+            candidates: [bound.udp].into(),
+            tcp_candidates: bound.tcp.into_iter().collect(),
             identity: Identity::generate(),
             seed: [shard.index() as u8; 32],
             max_video_slots: 4,
@@ -349,7 +435,7 @@ mod tests {
             let client = UdpSocket::bind("127.0.0.1:0").unwrap();
             for number in 0..5 {
                 client
-                    .send_to(&[number], ("127.0.0.1", shards.udp.port()))
+                    .send_to(&[number], ("127.0.0.1", shards.bound.udp.port()))
                     .unwrap();
             }
             reaches(&mut reports, "udp_in_datagrams", 5).await;

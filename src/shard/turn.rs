@@ -15,6 +15,7 @@ use super::key_file::KeyFile;
 use super::neighbours::Neighbours;
 use super::reports::Reports;
 use super::steering::Flows;
+use super::tcp::Port;
 use super::udp_in::UdpIn;
 use super::udp_out::UdpOut;
 use super::{Driver, Steering};
@@ -33,6 +34,8 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
 const BATCHES_PER_TURN: usize = 16;
 /// Handed-over datagrams and facts taken in one turn.
 const HANDOFFS_PER_TURN: usize = 1024;
+/// Packets from TCP taken in one turn.
+const TCP_PACKETS_PER_TURN: usize = 256;
 /// Commands taken in one turn: an offer costs up to milliseconds, and media waits behind it.
 const COMMANDS_PER_TURN: usize = 16;
 /// Datagrams that are sent before the engine's output is drained to the end.
@@ -51,6 +54,8 @@ pub(super) struct Parts {
     pub(super) host: Vec<IpAddr>,
     pub(super) commands: Receiver<Command>,
     pub(super) neighbours: Neighbours,
+    /// `None` where ICE-TCP is off.
+    pub(super) tcp: Option<Port>,
     pub(super) reports: Sender<Report>,
     pub(super) flows: Flows,
     pub(super) steering: Steering,
@@ -80,6 +85,7 @@ pub(super) struct Turn {
     udp_out: UdpOut,
     commands: Receiver<Command>,
     neighbours: Neighbours,
+    tcp: Option<Port>,
     reports: Reports,
     flows: Flows,
     steering: Steering,
@@ -139,6 +145,7 @@ impl Turn {
             udp_out: UdpOut::new(parts.bound, parts.host),
             commands: parts.commands,
             neighbours: parts.neighbours,
+            tcp: parts.tcp,
             reports: Reports::new(parts.reports),
             flows: parts.flows,
             steering: parts.steering,
@@ -169,6 +176,7 @@ impl Turn {
         self.take_datagrams(&mut work);
         let now = self.clock.moment();
         self.take_handoffs(now, &mut work);
+        self.take_tcp(now, &mut work);
         self.take_commands(now, &mut work);
         if now >= self.next_tick && self.engine.wakeup().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now);
@@ -252,6 +260,29 @@ impl Turn {
         work.more = true;
     }
 
+    fn take_tcp(&mut self, now: Instant, work: &mut Work) {
+        let Some(tcp) = &mut self.tcp else {
+            return;
+        };
+        for _ in 0..TCP_PACKETS_PER_TURN {
+            let Some(packet) = tcp.take() else {
+                return;
+            };
+            self.engine.handle_datagram(
+                now,
+                Datagram {
+                    from: packet.from,
+                    to: packet.to,
+                    bytes: &packet.bytes,
+                    // The door has found the shard already.
+                    arrival: Arrival::HandedOver,
+                },
+            );
+            work.any = true;
+        }
+        work.more = true;
+    }
+
     /// Takes commands, unless the answers to earlier ones still wait for room.
     fn take_commands(&mut self, now: Instant, work: &mut Work) {
         if !self.reports.retry() {
@@ -292,8 +323,20 @@ impl Turn {
         while let Some(output) = self.engine.poll_output() {
             any = true;
             match output {
-                Output::Transmit(transmit) => self.udp_out.push(transmit),
-                Output::Run(run) => self.udp_out.push_run(&run),
+                Output::Transmit(transmit) => match self.tcp_to(transmit.source) {
+                    None => self.udp_out.push(transmit),
+                    Some(tcp) => {
+                        let packet: &[u8] = &transmit.contents;
+                        tcp.push(transmit.destination, [packet].into_iter());
+                    }
+                },
+                Output::Run(run) => match &mut self.tcp {
+                    Some(tcp) if tcp.is_of(run.source) => {
+                        let bytes = &self.engine.arena()[run.bytes];
+                        tcp.push(run.destination, bytes.chunks(run.segment));
+                    }
+                    _ => self.udp_out.push_run(&run),
+                },
                 Output::Event(event) => self.reports.push(event),
                 Output::Handoff(shard, handoff) => self.neighbours.give(shard, handoff),
                 Output::Learned(remote) => self.learn(remote),
@@ -309,6 +352,11 @@ impl Turn {
         any
     }
 
+    /// Where to send from this local address, when that is TCP.
+    fn tcp_to(&mut self, source: SocketAddr) -> Option<&mut Port> {
+        self.tcp.as_mut().filter(|tcp| tcp.is_of(source))
+    }
+
     fn flush(&mut self) {
         if let Some(arrived) = self.oldest_arrival.take() {
             let delay = self.clock.tick().saturating_duration_since(arrived);
@@ -318,6 +366,10 @@ impl Turn {
     }
 
     fn learn(&mut self, remote: SocketAddr) {
+        // The door steers what is on TCP.
+        if engine::tcp::is_marked(remote) {
+            return;
+        }
         if !self.flows.is_live() {
             self.neighbours.tell_all(&Handoff::Learned(remote));
         } else if !self.flows.learn(remote, self.shard) {
@@ -327,6 +379,9 @@ impl Turn {
     }
 
     fn forget(&mut self, remote: SocketAddr) {
+        if engine::tcp::is_marked(remote) {
+            return;
+        }
         self.flows.forget(remote, self.shard);
         if !self.flows.is_live() || self.counts.learn_failed > 0 {
             self.neighbours.tell_all(&Handoff::Forgotten(remote));
@@ -351,7 +406,8 @@ impl Turn {
         let (rings, reports) = (self.neighbours.counts(), self.reports.counts());
         let us =
             |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) / 1000;
-        vec![
+        let tcp = self.tcp.iter().flat_map(Port::counters);
+        let mut counters = vec![
             ("turns", self.counts.turns),
             ("turn_us_p50", us(&self.turn_ns, 0.5)),
             ("turn_us_p99", us(&self.turn_ns, 0.99)),
@@ -393,7 +449,9 @@ impl Turn {
             ),
             ("driver_glommio", u64::from(self.driver == Driver::Glommio)),
             ("driver_epoll", u64::from(self.driver == Driver::Epoll)),
-        ]
+        ];
+        counters.extend(tcp);
+        counters
     }
 }
 
@@ -446,6 +504,7 @@ mod tests {
                     shard,
                     shards: count,
                     candidates: [bound].into(),
+                    tcp_candidates: [].into(),
                     identity: Identity::generate(),
                     seed: [7; 32],
                     max_video_slots: 2,
@@ -456,6 +515,7 @@ mod tests {
                 host: Vec::new(),
                 commands: queue,
                 neighbours,
+                tcp: None,
                 reports: reports_in,
                 flows: attached.flows.clone(),
                 steering: attached.steering,

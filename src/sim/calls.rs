@@ -67,6 +67,7 @@ pub(crate) fn run(input: &[u8], offers: &[String]) {
             shard: ShardId::new(index),
             shards: SHARDS,
             candidates: [server()].into(),
+            tcp_candidates: [].into(),
             identity: super::identity::server_identity(DtlsVersion::Dtls12),
             seed: [index as u8; 32],
             max_video_slots: 9,

@@ -150,6 +150,7 @@ impl World {
                 shard: ShardId::new(index),
                 shards: setup.shards,
                 candidates: [server].into(),
+                tcp_candidates: [].into(),
                 identity: server_identity(setup.dtls),
                 seed,
                 max_video_slots: setup.max_video_slots,

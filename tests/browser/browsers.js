@@ -76,19 +76,23 @@ export class Browsers {
    * @param {string} room
    * @param {string} name
    * @param {Record<string, string>} [options] further query parameters of the page
+   * @param {RTCConfiguration} [configuration] what its connections are made with, beside what the
+   *   page says; `window.connections` has them
    */
-  async join(browser, room, name, options = {}) {
+  async join(browser, room, name, options = {}, configuration = null) {
     // Small pictures: these machines encode and decode all sides of the call.
     const query = new URLSearchParams({ room, name, auto: '1', height: '240', ...options });
-    return this.open(browser, `/?${query}`, name);
+    return this.open(browser, `/?${query}`, name, { configuration });
   }
 
   /**
    * Opens a page of the server's origin in a tab of its own.
-   * @param {{bypassesPolicy?: boolean}} [options] whether scripts of the test may run in it too
+   * @param {{bypassesPolicy?: boolean, configuration?: RTCConfiguration | null}} [options]
+   *   whether scripts of the test may run in it too; see {@link join}
    */
-  async open(browser, address, name, { bypassesPolicy = false } = {}) {
+  async open(browser, address, name, { bypassesPolicy = false, configuration = null } = {}) {
     const page = await browser.newPage();
+    if (configuration) await page.evaluateOnNewDocument(watchConnections, configuration);
     if (bypassesPolicy) await page.setBypassCSP(true);
     const participant = new Participant(page, name);
     this.#participants.push(participant);
@@ -120,6 +124,18 @@ export class Browsers {
     this.#participants = [];
     await Promise.all(this.#browsers.splice(0).map((browser) => browser.close()));
   }
+}
+
+/** In a page: keeps its connections, and makes them with this configuration too. */
+function watchConnections(configuration) {
+  const Connection = window.RTCPeerConnection;
+  window.connections = [];
+  window.RTCPeerConnection = class extends Connection {
+    constructor(given) {
+      super({ ...given, ...configuration });
+      window.connections.push(this);
+    }
+  };
 }
 
 /** A program that runs another in the namespace `lossy`. */

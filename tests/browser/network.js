@@ -67,6 +67,16 @@ export function limit({ namespace, device }, kbps) {
   run('tc', ...queue, ...(kbps ? filter : []));
 }
 
+/**
+ * Lets no UDP through between the namespaces `lossy` and `server` while `body` runs.
+ * @template T
+ * @param {() => Promise<T>} body
+ * @returns {Promise<T>}
+ */
+export function blockingUdp(body) {
+  return losing(TO_LOSSY, 1, () => losing(FROM_LOSSY, 1, body));
+}
+
 /** Gives the namespace `lossy` another address in the place of the one it has. */
 export function moveLossy(address = LOSSY_ADDRESS) {
   run('ip', '-n', 'lossy', 'address', 'flush', 'dev', 'far');

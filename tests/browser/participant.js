@@ -71,6 +71,20 @@ export class Participant {
     });
   }
 
+  /**
+   * The way its media takes; for a page that was opened with a configuration.
+   * @returns {Promise<string>} kind and protocol of the local candidate
+   */
+  route() {
+    return this.page.evaluate(async () => {
+      const stats = await window.connections.at(-1).getStats();
+      const transport = [...stats.values()].find(({ type }) => type === 'transport');
+      const pair = stats.get(transport.selectedCandidatePairId);
+      const { candidateType, protocol, relayProtocol } = stats.get(pair.localCandidateId);
+      return `${candidateType}/${relayProtocol ?? protocol}`;
+    });
+  }
+
   async #receives(name, source) {
     const entries = await this.received();
     // Who came back is there twice until the server has given up the first.
