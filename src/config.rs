@@ -99,6 +99,11 @@ impl Config {
             );
             return Err(webrtc.problem("webrtc.min_bitrate", what));
         }
+        if !media_path.turn.urls.is_empty() && media_path.turn.secret.reveal().is_empty() {
+            let what = "there is no secret, so the TURN server would take nobody. Set it to \
+                        coturn's static-auth-secret";
+            return Err(webrtc.problem("webrtc.turn.secret", what.to_owned()));
+        }
         if media_path.jitter_buffer_target.value() > media_path.jitter_buffer_max.value() {
             let what = format!(
                 "this is {}, more than webrtc.jitter_buffer_max, {}",

@@ -12,6 +12,7 @@ use crate::engine::dtls::Identity;
 use crate::id::ShardId;
 use crate::shard::{DriverChoice, SteeringChoice, TcpChoice};
 use crate::signal::directory::RoomOptions;
+use crate::signal::ice_servers::{IceServers, Turn};
 use crate::signal::{addresses, limits};
 use crate::{engine, shard, signal};
 
@@ -85,7 +86,10 @@ impl Config {
             tls: self.tls(),
             allowed_origins: origins.map(str::to_owned).collect(),
             listen: self.http(),
-            ice_servers: ice_servers.collect(),
+            ice_servers: IceServers {
+                fixed: ice_servers.collect(),
+                turn: self.turn(),
+            },
             rooms: RoomOptions {
                 max_rooms: count(rooms.max_rooms),
                 max_participants: count(rooms.max_participants),
@@ -104,6 +108,19 @@ impl Config {
                 ..limits::Options::default()
             },
             ..signal::Options::default()
+        })
+    }
+
+    fn turn(&self) -> Option<Turn> {
+        let turn = &self.file.webrtc.turn;
+        (!turn.urls.is_empty()).then(|| Turn {
+            urls: turn
+                .urls
+                .iter()
+                .map(|url| url.as_str().to_owned())
+                .collect(),
+            secret: turn.secret.reveal().to_owned(),
+            lifetime: seconds(turn.lifetime),
         })
     }
 
@@ -162,7 +179,8 @@ performance: {worker_threads: 7, driver: epoll, steering: cbpf}
         let expected = serde_json::json!(
             {"urls": ["turn:t.example.org"], "username": "u", "credential": "c"}
         );
-        assert_eq!(signal.ice_servers, [expected]);
+        assert_eq!(signal.ice_servers.fixed, [expected]);
+        assert_eq!(signal.ice_servers.turn, None);
 
         let identity = Identity::generate();
         let engine = config.engine_options(

@@ -81,6 +81,8 @@ pub struct Webrtc {
     pub announced_ip: Announced,
     /// STUN and TURN servers given to clients.
     pub ice_servers: Vec<IceServer>,
+    /// A TURN server that clients get credentials of their own for.
+    pub turn: Turn,
     /// Most a client may send, in bit/s.
     pub max_bitrate: BitsPerSecond,
     /// Least a client is asked to send, in bit/s.
@@ -111,6 +113,28 @@ pub struct IceServer {
     /// Its password, for TURN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
+}
+
+/// Section `webrtc.turn`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Turn {
+    /// Its addresses.
+    pub urls: Vec<IceUrl>,
+    /// The secret it shares with us.
+    pub secret: Secret,
+    /// How long credentials hold, in seconds.
+    pub lifetime: Seconds,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            secret: Secret::default(),
+            lifetime: const { Whole::new(86_400) },
+        }
+    }
 }
 
 /// Section `rooms`.
@@ -288,6 +312,7 @@ impl Default for Webrtc {
             tcp: Tcp::Auto,
             announced_ip: Announced::Auto,
             ice_servers: Vec::new(),
+            turn: Turn::default(),
             max_bitrate: const { Whole::new(5_000_000) },
             min_bitrate: const { Whole::new(100_000) },
             simulcast: true,

@@ -7,6 +7,7 @@ use str0m::config::DtlsVersion;
 use str0m::net::{Protocol, TcpType};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
+use super::Options;
 use super::dtls::{Identity, KeyPort, with_keys};
 use super::limits::CHANNEL_SENDING_BYTES;
 
@@ -15,6 +16,15 @@ use super::limits::CHANNEL_SENDING_BYTES;
 pub(crate) struct Candidates<'a> {
     pub(crate) udp: &'a [SocketAddr],
     pub(crate) tcp: &'a [SocketAddr],
+}
+
+impl<'a> From<&'a Options> for Candidates<'a> {
+    fn from(options: &'a Options) -> Self {
+        Self {
+            udp: &options.candidates,
+            tcp: &options.tcp_candidates,
+        }
+    }
 }
 
 /// A connection that waits for its client's offer, and where its keys will appear.

@@ -45,14 +45,7 @@ impl Engine {
         let creds = self.credentials.draw();
         let options = &self.options;
         let key = self.peers.insert_with(|_| {
-            Peer::new(
-                now,
-                id,
-                room_key,
-                creds,
-                &options.identity,
-                options.reached(),
-            )
+            Peer::new(now, id, room_key, creds, &options.identity, options.into())
         });
         self.peer_names.insert(id, key);
         let room = self
@@ -205,7 +198,7 @@ impl Engine {
             peer.room,
             creds,
             &options.identity,
-            options.reached(),
+            options.into(),
         );
         fresh.keep_names_of(peer);
         let room = peer.room;

@@ -54,7 +54,6 @@ use str0m::{Event as RtcEvent, IceConnectionState, RtcError};
 use crate::id::{PeerId, RoomId, ShardId};
 use arena::{Arena, Key};
 use command::{CloseReason, Command, Event, Kind};
-use connection::Candidates;
 use credentials::Credentials;
 use deadline::Deadlines;
 use demux::Demux;
@@ -88,15 +87,6 @@ pub struct Options {
     pub max_video_slots: u8,
     /// Receiving audio m-lines the server asks of one client, at most.
     pub max_audio_slots: u8,
-}
-
-impl Options {
-    fn reached(&self) -> Candidates<'_> {
-        Candidates {
-            udp: &self.candidates,
-            tcp: &self.tcp_candidates,
-        }
-    }
 }
 
 /// One received datagram.

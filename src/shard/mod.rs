@@ -184,11 +184,7 @@ pub fn start(
     reports: &mpsc::Sender<Report>,
 ) -> Result<Shards, StartError> {
     let cpus = sys::allowed_cpus().unwrap_or_default();
-    let default_count = cpus.len().clamp(1, usize::from(ShardId::MAX)) as u16;
-    let count = options.shards.unwrap_or(default_count);
-    if count == 0 || count > ShardId::MAX {
-        return Err(StartError::ShardCount(count));
-    }
+    let count = shard_count(options.shards, cpus.len())?;
     let driver = driver::choose(options.driver)?;
     let sockets = socket::open(options.udp, count)?;
     let socket_error = |error| StartError::Socket(options.udp, error);
@@ -209,10 +205,6 @@ pub fn start(
     let wakers: Vec<Waker> = beds.iter().map(Bed::waker).collect();
     let rings = neighbours::rings(&wakers);
     let tcp = open_door(options.tcp, udp, &wakers)?;
-    let bound = Bound {
-        udp,
-        tcp: tcp.bound,
-    };
     let mut ports = tcp.ports.into_iter();
     let mut ending = Ending {
         stops: Vec::new(),
@@ -227,7 +219,7 @@ pub fn start(
         commands.push(sender);
         let parts = Parts {
             shard,
-            engine: engine_options(shard, count, bound),
+            engine: engine_options(shard, count, tcp.bound),
             socket,
             bound: udp,
             host: host.clone(),
@@ -246,7 +238,7 @@ pub fn start(
     }
     Ok(Shards {
         commands,
-        bound,
+        bound: tcp.bound,
         driver,
         steering,
         threads,
@@ -255,10 +247,19 @@ pub fn start(
     })
 }
 
+/// How many shards there are to be, on so many CPUs.
+fn shard_count(wanted: Option<u16>, cpus: usize) -> Result<u16, StartError> {
+    let one_per_cpu = cpus.clamp(1, usize::from(ShardId::MAX)) as u16;
+    let count = wanted.unwrap_or(one_per_cpu);
+    if count == 0 || count > ShardId::MAX {
+        return Err(StartError::ShardCount(count));
+    }
+    Ok(count)
+}
+
 /// ICE-TCP, or its absence.
-#[derive(Default)]
 struct TcpSide {
-    bound: Option<SocketAddr>,
+    bound: Bound,
     door: Option<Door>,
     /// One for each shard; none where it is off.
     ports: Vec<Port>,
@@ -266,8 +267,13 @@ struct TcpSide {
 
 /// Opens ICE-TCP, where it is wanted.
 fn open_door(choice: TcpChoice, udp: SocketAddr, wakers: &[Waker]) -> Result<TcpSide, StartError> {
+    let without = TcpSide {
+        bound: Bound { udp, tcp: None },
+        door: None,
+        ports: Vec::new(),
+    };
     let (address, listener) = match choice {
-        TcpChoice::Off => return Ok(TcpSide::default()),
+        TcpChoice::Off => return Ok(without),
         TcpChoice::At(address) if address.port() == udp.port() => {
             return Err(StartError::SamePort(udp.port()));
         }
@@ -278,7 +284,7 @@ fn open_door(choice: TcpChoice, udp: SocketAddr, wakers: &[Waker]) -> Result<Tcp
                 Ok(listener) => (address, Ok(listener)),
                 Err(error) => {
                     info!(%address, %error, "no ICE-TCP: clients without UDP cannot connect");
-                    return Ok(TcpSide::default());
+                    return Ok(without);
                 }
             }
         }
@@ -288,7 +294,10 @@ fn open_door(choice: TcpChoice, udp: SocketAddr, wakers: &[Waker]) -> Result<Tcp
     let bound = listener.local_addr().map_err(refused)?;
     let (door, ports) = tcp::door::start(listener, wakers).map_err(refused)?;
     Ok(TcpSide {
-        bound: Some(bound),
+        bound: Bound {
+            udp,
+            tcp: Some(bound),
+        },
         door: Some(door),
         ports,
     })

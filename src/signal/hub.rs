@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::Utf8Bytes;
-use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::command::{Command, Event};
@@ -19,6 +18,7 @@ use crate::id::PeerId;
 use crate::mailbox::{CommandSender, Report, Undelivered};
 use crate::signal::directory::{Directory, SocketId};
 use crate::signal::figures::Signalling;
+use crate::signal::ice_servers::IceServers;
 use crate::signal::limits::{self, LogGate};
 use crate::signal::message::{Reference, ServerMessage};
 use crate::signal::problem::Problem;
@@ -57,7 +57,7 @@ pub struct ShardsEnded;
 #[derive(Debug)]
 pub struct Hub {
     rules: Arc<Rules>,
-    ice_servers: Vec<Value>,
+    ice_servers: IceServers,
     inputs: mpsc::Receiver<Input>,
     shards: Shards,
     directory: Directory,
@@ -234,12 +234,11 @@ impl Hub {
             self.signalling.sockets_refused += 1;
             return;
         }
-        let ice_servers = self.ice_servers.clone();
         let (session, outputs) = Session::new(
             now,
             socket,
             visitor,
-            ice_servers,
+            &self.ice_servers,
             &self.rules,
             &mut self.directory,
         );

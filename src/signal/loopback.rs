@@ -20,6 +20,7 @@ mod tests {
     use crate::engine::command::{Command, Event, Kind, Slot, Source, TrackInfo};
     use crate::id::{PeerId, RoomId, ShardId, TrackId};
     use crate::mailbox::{self, COMMAND_QUEUE, Report, Snapshot, Waker};
+    use crate::signal::ice_servers::IceServers;
     use crate::signal::{Options, ServeError, limits, run, serve};
 
     /// How long anything may take before a test fails instead of hanging.
@@ -187,7 +188,10 @@ mod tests {
     async fn two_clients_meet_exchange_and_part() {
         let ice_servers = vec![json!({"urls": ["stun:192.0.2.1:3478"]})];
         let options = Options {
-            ice_servers: ice_servers.clone(),
+            ice_servers: IceServers {
+                fixed: ice_servers.clone(),
+                turn: None,
+            },
             ..Options::default()
         };
         let mut server = Server::start(options, 2);

@@ -15,6 +15,7 @@ pub mod figures;
 pub mod happening;
 pub mod http;
 pub mod hub;
+pub mod ice_servers;
 pub mod limits;
 pub mod listener;
 pub mod message;
@@ -41,7 +42,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Instant;
 
-use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
@@ -49,6 +49,7 @@ use crate::mailbox::{CommandSender, Report};
 use crate::signal::dialect::paths::Dialects;
 use crate::signal::directory::RoomOptions;
 use crate::signal::hub::Hub;
+use crate::signal::ice_servers::IceServers;
 
 /// What the signalling thread is told once, at start-up.
 #[derive(Debug, Clone)]
@@ -57,8 +58,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Whether the page is served.
     pub page: bool,
-    /// What clients are told for their `RTCPeerConnection`: a list of `RTCIceServer`.
-    pub ice_servers: Vec<Value>,
+    /// What clients are told for their `RTCPeerConnection`.
+    pub ice_servers: IceServers,
     /// Who gets in.
     pub access: access::Options,
     /// HTTPS instead of HTTP.
@@ -77,7 +78,7 @@ impl Default for Options {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
             page: true,
-            ice_servers: Vec::new(),
+            ice_servers: IceServers::default(),
             access: access::Options::default(),
             tls: None,
             allowed_origins: vec!["*".to_owned()],
@@ -153,8 +154,9 @@ async fn run(
     let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Start)?;
     let (hub, handle) = Hub::new(clock(), &options, commands);
     let dialects = Dialects::start(clock(), &options);
+    let routes = dialects.routes(&handle, &options);
     let site = http::Site::new(handle, &options);
-    let app = http::router(site, options.page, dialects.routes(&options));
+    let app = http::router(site, options.page, routes);
     let max_connections = options.limits.max_connections;
     let tls = options.tls.map(start_tls).transpose()?;
     let accepting = tokio::spawn(listener::accept(listener, app, tls, max_connections));

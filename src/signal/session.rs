@@ -10,14 +10,13 @@ mod talk;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::Value;
-
 use crate::engine::command::{CloseReason, Command, Event, Refusal};
 use crate::id::{PeerId, RoomId, ShardId};
 use crate::signal::access::{self, Access};
 use crate::signal::addresses::Network;
 use crate::signal::check::{self, check};
 use crate::signal::directory::{Directory, SocketId};
+use crate::signal::ice_servers::IceServers;
 use crate::signal::limits::{self, Rate};
 use crate::signal::message::{
     self, KickReason, Reference, RoomClosedReason, ServerMessage, Shown, Track,
@@ -114,7 +113,7 @@ impl Session {
         now: Now,
         socket: SocketId,
         visitor: Visitor,
-        ice_servers: Vec<Value>,
+        ice_servers: &IceServers,
         rules: &Arc<Rules>,
         directory: &mut Directory,
     ) -> (Self, Vec<Output>) {
@@ -141,7 +140,7 @@ impl Session {
         }
         let greeting = session.tell(ServerMessage::Connected {
             participant_id: Shown(peer),
-            ice_servers,
+            ice_servers: ice_servers.list(now.unix, &peer.to_string()),
         });
         (session, vec![greeting])
     }
@@ -491,7 +490,7 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::engine::command::{Kind, Permissions, Slot, Source, TrackInfo};
@@ -500,6 +499,13 @@ mod tests {
     use crate::signal::{clock, fixture};
 
     const NOW: u64 = 1_800_000_000;
+
+    fn stun() -> IceServers {
+        IceServers {
+            fixed: vec![json!({"urls": ["stun:192.0.2.1"]})],
+            turn: None,
+        }
+    }
 
     /// Some sessions, and everything they were told and told the shards.
     struct World {
@@ -563,7 +569,7 @@ mod tests {
                 self.now(),
                 SocketId(client as u64),
                 Visitor { network, token },
-                vec![json!({"urls": ["stun:192.0.2.1"]})],
+                &stun(),
                 &self.rules,
                 &mut self.directory,
             );
@@ -653,7 +659,7 @@ mod tests {
             let (now, socket) = (self.now(), SocketId(client as u64));
             let rules = &self.rules;
             let (mut empty, _) =
-                Session::new(now, socket, visitor, Vec::new(), rules, &mut self.directory);
+                Session::new(now, socket, visitor, &stun(), rules, &mut self.directory);
             empty.handle_gone(&mut self.directory);
             Some(std::mem::replace(&mut self.sessions[client], empty))
         }

@@ -146,6 +146,16 @@ pub async fn serve<I: From<(SocketId, Heard)>>(
     };
     // A hub that has ended has forgotten the socket anyway.
     let _ = hub.tell((mail.socket, last).into()).await;
+    say_goodbye(socket, end).await;
+}
+
+/// Closes a WebSocket that has just opened: its token does not let it in.
+pub async fn refuse(socket: WebSocket) {
+    let end = End::Close(close_code::POLICY, "Unauthorized");
+    say_goodbye(socket, end).await;
+}
+
+async fn say_goodbye(mut socket: WebSocket, end: End) {
     let goodbye = async {
         if let End::Close(code, reason) = end {
             let reason = Utf8Bytes::from_static(reason);

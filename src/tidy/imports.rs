@@ -85,6 +85,8 @@ const RULES: [Rule; 13] = [
             "http",
             "http_body_util",
             "tower_http",
+            "aws_lc_rs",
+            "base64",
             "rust_embed",
             "tokio_tungstenite",
             "tokio_rustls",

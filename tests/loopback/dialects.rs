@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::server::{Server, Socket};
+use super::server::{self, Server, Socket};
 
 async fn say(socket: &mut Socket, message: Value) {
     socket.say(&message.to_string()).await;
@@ -104,5 +104,65 @@ async fn whoever_breaks_a_rule_of_a_dialect_is_told_which_and_closed() {
     newer.expect("connected").await;
     assert_eq!(cid.expect("error").await["code"], "replaced");
     assert_eq!(cid.closed().await, Some(1008));
+    server.end().await;
+}
+
+#[tokio::test]
+async fn where_tokens_are_needed_nobody_gets_in_without() {
+    let secret = "a secret of more than thirty-two bytes";
+    let variables = [
+        ("CORELAY_SECURITY_REQUIRE_AUTH", "true"),
+        ("CORELAY_SECURITY_TOKEN_SECRET", secret),
+    ];
+    let server = Server::start_with(&[], &variables)
+        .await
+        .expect("it starts");
+    let token = server::mint(secret, &["--room", "r", "--identity", "ann"]).await;
+    for dialect in ["webrtc", "call", "p2p", "mesh"] {
+        for query in ["", "?token=x", &format!("?token={token}x")] {
+            let mut socket = server.connect_to(&format!("/ws/{dialect}{query}")).await;
+            assert_eq!(socket.closed().await, Some(1008), "{dialect}{query}");
+        }
+    }
+    let address = format!("/ws/webrtc?token={token}");
+    let mut ann = server.connect_to(&address).await;
+    assert_eq!(ann.expect("connected").await["userId"], "ann");
+    say(&mut ann, json!({"type": "join", "roomId": "other"})).await;
+    assert_eq!(ann.expect("error").await["code"], "unauthorized");
+    say(
+        &mut ann,
+        json!({"type": "join", "roomId": "r", "userId": "bob"}),
+    )
+    .await;
+    assert_eq!(ann.expect("joined").await["userId"], "ann");
+    let mut caller = server.connect_to(&format!("/ws/call?token={token}")).await;
+    assert_eq!(caller.expect("connected").await["userId"], "ann");
+    let mut pair = server
+        .connect_to(&format!("/ws/p2p?room=other&token={token}"))
+        .await;
+    say(&mut pair, json!({"type": "sender"})).await;
+    assert_eq!(pair.expect("error").await["code"], "unauthorized");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn each_dialect_gives_credentials_for_the_turn_server() {
+    let config = server::file(
+        "turn.yaml",
+        "webrtc: {turn: {urls: [\"turn:192.0.2.1:3478\"], secret: north}}",
+    );
+    let server = Server::start(&["--config", &config]).await;
+    for path in [
+        "/ws",
+        "/ws/webrtc?token=ann",
+        "/ws/call",
+        "/ws/p2p",
+        "/ws/mesh",
+    ] {
+        let mut socket = server.connect_to(path).await;
+        let servers = &socket.expect("connected").await["iceServers"];
+        assert_eq!(servers[0]["urls"], json!(["turn:192.0.2.1:3478"]), "{path}");
+        assert!(servers[0]["credential"].is_string(), "{path}");
+    }
     server.end().await;
 }

@@ -315,3 +315,16 @@ impl Socket {
         }
     }
 }
+
+/// A token of this secret.
+pub(crate) async fn mint(secret: &str, arguments: &[&str]) -> String {
+    let minting = Command::new(BINARY)
+        .arg("token")
+        .args(arguments)
+        .env("CORELAY_SECURITY_TOKEN_SECRET", secret)
+        .output();
+    let output = minting.await.expect("the binary was built");
+    assert!(output.status.success(), "{output:?}");
+    let token = String::from_utf8(output.stdout).expect("a token is text");
+    token.trim().to_owned()
+}

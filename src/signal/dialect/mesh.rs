@@ -45,6 +45,7 @@ struct Passed {
 pub struct Mesh {
     rooms: Rooms,
     names: BTreeMap<SocketId, PeerId>,
+    callers: BTreeMap<SocketId, Caller>,
     sockets: BTreeMap<PeerId, SocketId>,
     numbers: PeerNumbers,
 }
@@ -56,6 +57,7 @@ impl Mesh {
         Self {
             rooms: Rooms::new(options),
             names: BTreeMap::new(),
+            callers: BTreeMap::new(),
             sockets: BTreeMap::new(),
             numbers: PeerNumbers::default(),
         }
@@ -63,6 +65,7 @@ impl Mesh {
 
     fn join(&mut self, socket: SocketId, room: &str) -> Result<Vec<Output>, Refusal> {
         let room = parse_room(room)?;
+        self.callers[&socket].check_join(Some(&room))?;
         self.rooms.check(socket, &room)?;
         let mut outputs = self.leave(socket);
         let joined = |name: PeerId| json!({"type": "peer-joined", "peerId": name.to_string()});
@@ -127,6 +130,7 @@ impl Dialect for Mesh {
         let greeting = json!({
             "type": "connected", "clientId": name.to_string(), "iceServers": caller.ice_servers,
         });
+        self.callers.insert(socket, caller);
         vec![Output::Tell(vec![socket], greeting)]
     }
 
@@ -146,6 +150,7 @@ impl Dialect for Mesh {
 
     fn handle_gone(&mut self, socket: SocketId) -> Vec<Output> {
         let outputs = self.leave(socket);
+        self.callers.remove(&socket);
         if let Some(name) = self.names.remove(&socket) {
             self.sockets.remove(&name);
         }

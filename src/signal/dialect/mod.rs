@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::id::RoomId;
+use crate::signal::access::Access;
 use crate::signal::directory::SocketId;
 use crate::signal::limits;
 
@@ -49,6 +50,8 @@ pub trait Dialect: Send + 'static {
 pub struct Caller {
     /// Who it is, by a token or, where none is needed, by its own word.
     pub name: Option<Name>,
+    /// What its token grants; `None` where none is needed.
+    pub access: Option<Access>,
     /// The room its address names, for protocols whose messages name none.
     pub room: Option<RoomId>,
     /// Whom it may ask for a way through its NAT: a list of `RTCIceServer`.
@@ -79,6 +82,12 @@ impl Name {
         let legal = fits && !text.chars().any(char::is_control);
         legal.then(|| Self(text.into()))
     }
+
+    /// The name as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Why a message is refused. The sentences are those that clients of [`call`] show people.
@@ -100,6 +109,9 @@ pub enum Refusal {
     /// Too many messages or bytes in too short a time. The socket closes with 1008.
     #[error("Too many messages")]
     RateExceeded,
+    /// The token does not grant it.
+    #[error("Unauthorized")]
+    Unauthorized,
     /// Join a room, or say who you are, first.
     #[error("Not joined")]
     NotJoined,
@@ -121,6 +133,21 @@ pub enum Refusal {
     /// Another socket has taken this one's place. It closes with 1008.
     #[error("Replaced by a newer connection")]
     Replaced,
+}
+
+impl Caller {
+    /// Whether its token, where it needs one, is for this room.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unauthorized`] if not.
+    pub fn check_join(&self, room: Option<&RoomId>) -> Result<(), Refusal> {
+        let Some(access) = &self.access else {
+            return Ok(());
+        };
+        let may_join = room.is_some_and(|room| access.check_join(room).is_ok());
+        may_join.then_some(()).ok_or(Refusal::Unauthorized)
+    }
 }
 
 impl Refusal {

@@ -47,7 +47,7 @@ pub struct P2p {
 
 #[derive(Debug)]
 struct Place {
-    room: Option<RoomId>,
+    caller: Caller,
     role: Option<Role>,
 }
 
@@ -78,7 +78,9 @@ impl P2p {
     }
 
     fn take_role(&mut self, socket: SocketId, role: Role) -> Result<Vec<Output>, Refusal> {
-        let room = self.sockets[&socket].room.clone();
+        let caller = &self.sockets[&socket].caller;
+        caller.check_join(caller.room.as_ref())?;
+        let room = caller.room.clone();
         if !self.pairs.contains_key(&room) && self.pairs.len() >= self.max_pairs {
             return Err(Refusal::TooManyRooms);
         }
@@ -99,12 +101,13 @@ impl P2p {
         let Some(place) = self.sockets.get_mut(&socket) else {
             return;
         };
-        let (Some(role), Some(pair)) = (place.role.take(), self.pairs.get_mut(&place.room)) else {
+        let (Some(role), Some(pair)) = (place.role.take(), self.pairs.get_mut(&place.caller.room))
+        else {
             return;
         };
         *pair.side(role) = None;
         if pair.sender.is_none() && pair.receiver.is_none() {
-            self.pairs.remove(&place.room);
+            self.pairs.remove(&place.caller.room);
         }
     }
 
@@ -114,7 +117,7 @@ impl P2p {
         if place.role != Some(role) {
             return Err(Refusal::NotJoined);
         }
-        let pair = &self.pairs[&place.room];
+        let pair = &self.pairs[&place.caller.room];
         let other = match role {
             Role::Sender => pair.receiver,
             Role::Receiver => pair.sender,
@@ -126,9 +129,9 @@ impl P2p {
 
 impl Dialect for P2p {
     fn handle_opened(&mut self, socket: SocketId, caller: Caller) -> Vec<Output> {
-        let room = caller.room;
-        self.sockets.insert(socket, Place { room, role: None });
         let greeting = json!({"type": "connected", "iceServers": caller.ice_servers});
+        let role = None;
+        self.sockets.insert(socket, Place { caller, role });
         vec![Output::Tell(vec![socket], greeting)]
     }
 

@@ -10,19 +10,21 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::id::RoomId;
+use crate::signal::access::{self, Access};
 use crate::signal::dialect::call::Call;
 use crate::signal::dialect::mesh::Mesh;
 use crate::signal::dialect::p2p::P2p;
 use crate::signal::dialect::switchboard::{Figures, Input, Switchboard};
 use crate::signal::dialect::webrtc::Webrtc;
 use crate::signal::dialect::{Caller, Dialect, Name};
-use crate::signal::hub::{Handle, Stopping};
-use crate::signal::{Options, access, http, limits, unix_time, websocket};
+use crate::signal::hub::{self, Handle, Stopping};
+use crate::signal::ice_servers::IceServers;
+use crate::signal::token::Denied;
+use crate::signal::{Options, http, limits, unix_time, websocket};
 
 /// The running dialects. Dropped, they end as well, but are not waited for.
 #[derive(Debug)]
@@ -69,12 +71,17 @@ impl Dialects {
     }
 
     /// Their paths.
-    pub fn routes<S: Clone + Send + Sync + 'static>(&self, options: &Options) -> Router<S> {
-        let ice_servers: Arc<[Value]> = options.ice_servers.clone().into();
+    pub fn routes<S: Clone + Send + Sync + 'static>(
+        &self,
+        hub: &Handle,
+        options: &Options,
+    ) -> Router<S> {
+        let ice_servers = Arc::new(options.ice_servers.clone());
         let access = Arc::new(options.access.clone());
         let line = |handle: &Handle<Input>| {
             get(open).with_state(Line {
                 handle: handle.clone(),
+                hub: hub.clone(),
                 access: access.clone(),
                 ice_servers: ice_servers.clone(),
             })
@@ -118,8 +125,25 @@ impl Ends<'_> {
 #[derive(Debug, Clone)]
 struct Line {
     handle: Handle<Input>,
+    /// Is told who was denied.
+    hub: Handle,
     access: Arc<access::Options>,
-    ice_servers: Arc<[Value]>,
+    ice_servers: Arc<IceServers>,
+}
+
+impl Line {
+    /// What the token grants, and whom it names. Where the server has no keys its text is a name.
+    fn admit(&self, token: Option<&str>) -> Result<(Option<Access>, Option<Name>), Denied> {
+        if self.access.keys.is_empty() && !self.access.require_auth {
+            return Ok((None, token.and_then(Name::parse)));
+        }
+        let access = self.access.admit(token, unix_time())?;
+        let name = access.identity().and_then(Name::parse);
+        if self.access.require_auth && name.is_none() {
+            return Err(Denied::NoIdentity);
+        }
+        Ok((token.is_some().then_some(access), name))
+    }
 }
 
 /// What a client may write behind the path.
@@ -137,21 +161,23 @@ async fn open(
     let Ok(room) = address.room.as_deref().map(RoomId::parse).transpose() else {
         return (StatusCode::BAD_REQUEST, "this cannot be a room's name").into_response();
     };
-    let name = if line.access.require_auth {
-        let admitted = line.access.admit(address.token.as_deref(), unix_time());
-        let Ok(access) = admitted else {
-            return (StatusCode::UNAUTHORIZED, "unauthorized").into_response();
-        };
-        access.identity().and_then(Name::parse)
-    } else {
-        address.token.as_deref().and_then(Name::parse)
+    let upgrade = http::bounded(upgrade);
+    let (access, name) = match line.admit(address.token.as_deref()) {
+        Ok(admitted) => admitted,
+        Err(denied) => {
+            // A hub that has ended logs nothing more.
+            let _ = line.hub.tell(hub::Input::Denied(denied)).await;
+            return upgrade.on_upgrade(websocket::refuse);
+        }
     };
-    let caller = Caller {
+    let identity = name.as_ref().map_or("guest", Name::as_str);
+    let caller = Box::new(Caller {
+        ice_servers: line.ice_servers.list(unix_time(), identity),
         name,
+        access,
         room,
-        ice_servers: line.ice_servers.to_vec(),
-    };
-    http::bounded(upgrade).on_upgrade(move |socket| {
+    });
+    upgrade.on_upgrade(move |socket| {
         websocket::serve(socket, line.handle, |reply| Input::Opened(caller, reply))
     })
 }

@@ -21,7 +21,7 @@ use crate::signal::websocket::{self, Heard, Mail, Outbox};
 #[derive(Debug)]
 pub enum Input {
     /// A WebSocket is open and wants its mail.
-    Opened(Caller, oneshot::Sender<Mail>),
+    Opened(Box<Caller>, oneshot::Sender<Mail>),
     /// It heard something.
     Heard(SocketId, Heard),
     /// What has been counted?
@@ -122,7 +122,7 @@ impl<D: Dialect> Switchboard<D> {
 
     fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Opened(caller, reply) => self.handle_opened(now, caller, reply),
+            Input::Opened(caller, reply) => self.handle_opened(now, *caller, reply),
             Input::Heard(socket, heard) => self.handle_heard(now, socket, heard),
             // Whoever asked and did not wait for the answer needs none.
             Input::Figures(reply) => drop(reply.send(self.figures())),

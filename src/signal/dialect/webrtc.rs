@@ -53,8 +53,8 @@ pub struct Webrtc {
 
 #[derive(Debug)]
 struct Member {
-    /// Who its token says it is: then it can be nobody else.
-    proven: Option<Name>,
+    /// Where this has a name, it can have no other.
+    caller: Caller,
     /// Who it is in its room.
     name: Name,
 }
@@ -82,8 +82,10 @@ impl Webrtc {
         let Some(member) = self.members.get(&socket) else {
             return Ok(Vec::new());
         };
+        member.caller.check_join(Some(&room))?;
         let name = member
-            .proven
+            .caller
+            .name
             .clone()
             .or(said)
             .unwrap_or(member.name.clone());
@@ -164,8 +166,7 @@ impl Dialect for Webrtc {
         let greeting = json!({
             "type": "connected", "userId": name, "iceServers": caller.ice_servers,
         });
-        let proven = caller.name;
-        self.members.insert(socket, Member { proven, name });
+        self.members.insert(socket, Member { caller, name });
         vec![Output::Tell(vec![socket], greeting)]
     }
 
