@@ -78,6 +78,7 @@ impl Rig {
             shard: ShardId::new(0),
             shards: 1,
             candidates: [server()].into(),
+            tcp_candidates: [].into(),
             identity: Identity::generate(),
             seed: [7; 32],
             max_video_slots: 1,

@@ -64,8 +64,9 @@ use egress::packet::Batch;
 use limits::ARENA_BYTES;
 use peer::Peer;
 use room::Room;
+use router::Turn;
 use stats::Stats;
-use track::{MediaPacket, Track};
+use track::Track;
 
 /// What an engine is told once, at start-up.
 #[derive(Debug, Clone)]
@@ -191,24 +192,6 @@ pub struct Engine {
     /// The latest time the engine was told.
     now: Instant,
     stats: Stats,
-}
-
-/// What was taken in and is still to be given out.
-#[derive(Debug, Default)]
-struct Turn {
-    /// Every media packet of the turn, in order of arrival.
-    packets: Vec<MediaPacket>,
-    /// Who has something due, in the order it came up.
-    dirty: VecDeque<Key<Peer>>,
-}
-
-impl Turn {
-    /// Something may leave for a peer.
-    fn list(&mut self, key: Key<Peer>, peer: &mut Peer) {
-        if !std::mem::replace(&mut peer.is_listed, true) {
-            self.dirty.push_back(key);
-        }
-    }
 }
 
 impl Engine {

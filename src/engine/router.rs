@@ -1,5 +1,6 @@
 //! Fast path: media down to the slots that play it, keyframe requests up to its publisher.
 
+use std::collections::VecDeque;
 use std::time::{Instant, UNIX_EPOCH};
 
 use str0m::media::{Rid, SenderFeedback};
@@ -17,6 +18,24 @@ use super::peer::{Due, Peer};
 use super::stats::Dropped;
 use super::subscription::{Slot, clock_rate};
 use super::track::{MediaPacket, Track};
+
+/// What was taken in and is still to be given out.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// Every media packet of the turn, in order of arrival.
+    pub(super) packets: Vec<MediaPacket>,
+    /// Who has something due, in the order it came up.
+    pub(super) dirty: VecDeque<Key<Peer>>,
+}
+
+impl Turn {
+    /// Something may leave for a peer.
+    pub(super) fn list(&mut self, key: Key<Peer>, peer: &mut Peer) {
+        if !std::mem::replace(&mut peer.is_listed, true) {
+            self.dirty.push_back(key);
+        }
+    }
+}
 
 impl Engine {
     /// Queues one packet for everyone who watches its track.
