@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::engine::command::{Permissions, Source};
 use crate::id::RoomId;
-use crate::signal::token::{self, Claims, Denied, Key};
+use crate::signal::token::{self, Claims, Denied, Key, VideoGrant};
 
 /// Who gets in.
 #[derive(Debug, Clone, Default)]
@@ -147,6 +147,23 @@ impl Access {
             .as_ref()
             .is_none_or(|claims| claims.video.room_list);
         granted.then_some(()).ok_or(Denied::NotGranted("roomList"))
+    }
+
+    /// Whether a token with this grant may be minted: for a room it administers, with nothing
+    /// that it may not do itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] if not.
+    pub fn check_mint(&self, room: &RoomId, wanted: &VideoGrant) -> Result<(), Denied> {
+        self.check_admin(room)?;
+        if wanted.room_create {
+            self.check_create()?;
+        }
+        if wanted.room_list {
+            self.check_list()?;
+        }
+        Ok(())
     }
 
     /// What the engine lets its peer do.

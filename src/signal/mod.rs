@@ -37,6 +37,8 @@ pub mod websocket;
 mod fixture;
 #[cfg(test)]
 mod loopback;
+#[cfg(test)]
+mod schema;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -107,3 +107,118 @@ fn stamps(options: &Options) -> [Option<(SystemTime, u64)>; 2] {
         Some((file.modified().ok()?, file.len()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::path::Path;
+
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::pki_types::ServerName;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    use super::*;
+    use crate::signal::listener;
+
+    /// A folder of its own for each test.
+    fn options(test: &str) -> Options {
+        let folder = std::env::temp_dir().join(format!("corelay-{}-{test}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Options {
+            certificate: folder.join("cert.pem"),
+            key: folder.join("key.pem"),
+            hsts_seconds: 0,
+        }
+    }
+
+    /// Writes a fresh certificate for `localhost`, and returns it.
+    fn write(options: &Options) -> CertificateDer<'static> {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(&options.certificate, cert.pem()).unwrap();
+        fs::write(&options.key, signing_key.serialize_pem()).unwrap();
+        cert.der().clone()
+    }
+
+    fn forget(options: &Options) {
+        let folder = options.certificate.parent().map(Path::to_owned);
+        fs::remove_dir_all(folder.unwrap()).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_told_apart() {
+        let options = options("apart");
+        assert!(matches!(load(&options), Err(TlsError::Certificate(..))));
+        write(&options);
+        assert!(load(&options).is_ok());
+        fs::write(&options.certificate, "hello").unwrap();
+        assert!(matches!(load(&options), Err(TlsError::NoCertificate(_))));
+        write(&options);
+        fs::write(&options.key, "hello").unwrap();
+        assert!(matches!(load(&options), Err(TlsError::Key(..))));
+        write(&options);
+        let key = fs::read(&options.key).unwrap();
+        write(&options);
+        fs::write(&options.key, key).unwrap();
+        assert!(matches!(load(&options), Err(TlsError::Unusable(_))));
+        forget(&options);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_change_are_read_again_and_bad_ones_change_nothing() {
+        let options = options("follow");
+        write(&options);
+        let (sender, mut current) = watch::channel(load(&options).unwrap());
+        let following = tokio::spawn(follow(options.clone(), sender));
+        tokio::time::sleep(limits::CERTIFICATE_INTERVAL * 2).await;
+        assert!(!current.has_changed().unwrap(), "nothing has changed");
+        fs::write(&options.key, "no key").unwrap();
+        tokio::time::sleep(limits::CERTIFICATE_INTERVAL * 2).await;
+        assert!(
+            !current.has_changed().unwrap(),
+            "the old one is better than none"
+        );
+        write(&options);
+        tokio::time::sleep(limits::CERTIFICATE_INTERVAL * 2).await;
+        assert!(current.has_changed().unwrap());
+        current.mark_unchanged();
+        following.abort();
+        forget(&options);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_trusts_the_certificate_is_served_and_http_is_not() {
+        let options = options("served");
+        let certificate = write(&options);
+        let (_sender, current) = watch::channel(load(&options).unwrap());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = axum::Router::new().route("/", axum::routing::get(|| async { "over TLS" }));
+        tokio::spawn(listener::accept(listener, app, Some(current), 10));
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let client = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::new(client));
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("over TLS"));
+        let mut plain = TcpStream::connect(address).await.unwrap();
+        plain.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        plain.read_to_end(&mut answer).await.unwrap();
+        assert!(!answer.starts_with(b"HTTP"));
+        forget(&options);
+    }
+}

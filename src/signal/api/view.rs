@@ -1,6 +1,7 @@
 //! What the API shows, and what it is given.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -23,6 +24,7 @@ pub struct RoomRequest {
     pub name: Option<String>,
     /// Most participants; never more than the server allows.
     #[schema(minimum = 1, maximum = 10000)]
+    #[serde(default, deserialize_with = "whole")]
     pub max_participants: Option<u32>,
 }
 
@@ -150,6 +152,7 @@ pub struct TokenRequest {
     pub metadata: Option<Value>,
     /// How long it holds, in seconds; six hours when left out, a year at most.
     #[schema(minimum = 1, maximum = 31536000)]
+    #[serde(default, deserialize_with = "whole")]
     pub seconds: Option<u32>,
     /// What it grants, in a room of which the caller is an administrator, and nothing that the
     /// caller may not do.
@@ -161,4 +164,16 @@ pub struct TokenRequest {
 pub struct Token {
     /// For `?token=`, `Authorization: Bearer` or `join`.
     pub token: String,
+}
+
+/// JSON has one kind of number: `7.0` is as whole as `7` (JSON Schema, Validation §6.1.1).
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let fits = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
+    let whole = fits.then_some(number as u32);
+    whole
+        .map(Some)
+        .ok_or_else(|| D::Error::custom("this is no whole number in range"))
 }
