@@ -90,6 +90,7 @@ fn share_out(criterion: &mut Criterion) {
         let demands: Vec<_> = (0..tracks).map(demand).collect();
         let budget = Budget {
             bps: tracks as u64 * 1_250_000,
+            stays_bps: tracks as u64 * 1_250_000,
             is_proven: true,
         };
         group.throughput(Throughput::Elements(tracks as u64));

@@ -1,13 +1,18 @@
-//! What of what a peer watches its path can carry.
+//! What of what a peer watches its path can carry: gathers what [`allocate`] weighs, and aims the
+//! peer's slots at what it grants.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use str0m::bwe::Bitrate;
 
 use super::Engine;
+use super::allocate::{self, Before, Budget, Demand, Grant, Quality, Reason, Rung};
 use super::arena::{Arena, Key};
-use super::command::Kind;
+use super::command::{Kind, Source};
 use super::peer::Peer;
+use super::selector::Target;
+use super::subscription::Slot;
 use super::track::Track;
 
 /// Video goes on at up to this multiple of what is left for it: estimates waver.
@@ -15,59 +20,178 @@ const TOLERANCE: f64 = 1.25;
 
 /// Of what plays this share arrives where the path carries it, whatever the estimate says: a
 /// client that is short of CPU reports late, which looks like a queue.
-const DELIVERED: f64 = 0.95;
+const DELIVERED: f64 = 0.9;
 
-/// Above either it still goes on for this long.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A layer that takes this many times what the path carries is stopped before a smaller one
+/// begins: it would arrive in shreds, and keep the other waiting.
+const HOPELESS: u64 = 2;
 
-/// What is wanted of a path, as a multiple of what plays: encoders waver too.
-const HEADROOM: f64 = 1.1;
+/// A path that carries less than the least of a track still gets it for this long: by then it is
+/// known what of it arrives.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+/// What is wanted of a path for sound, as a multiple of what plays: encoders waver.
+const SOUND_HEADROOM: f64 = 1.1;
+
+/// One video slot that plays something.
+struct Seat {
+    slot: usize,
+    source: Source,
+    /// Its part of all rungs.
+    rungs: Range<usize>,
+    before: Before,
+    /// The layer that passes.
+    live: Option<u8>,
+    /// What passes of it, in bits per second.
+    sent_bps: u64,
+}
 
 impl Engine {
-    /// Pauses video that the path to a peer is known not to carry, the last slots first, and
-    /// plays it again once it does. What has not been tried yet is played.
+    /// Decides anew what each slot of a peer gets, and begins what can begin.
     pub(super) fn allocate(&mut self, now: Instant, key: Key<Peer>) {
         let Self { peers, tracks, .. } = self;
         let Some(peer) = peers.get_mut(key).filter(|peer| peer.is_connected()) else {
             return;
         };
-        let needs = |slot: &super::subscription::Slot, tracks: &Arena<Track>| {
-            let track = tracks.get(slot.track()?)?;
-            Some(track.layers.get(usize::from(slot.layer()?))?.rate.bps())
-        };
-        let (mut playing, mut total) = (0.0, 0.0);
-        for slot in &peer.slots {
-            let need = needs(slot, tracks).unwrap_or(0.0);
-            total += need;
-            playing += if slot.is_paused() { 0.0 } else { need };
-        }
-        peer.send_side.set_wanted(Bitrate::from(total * HEADROOM));
-        let is_short = peer.send_side.is_short();
-        let delivered = peer.send_side.delivered();
-        let arrives = delivered.is_some_and(|d| d.as_f64() >= DELIVERED * playing);
-        let mut left = peer.send_side.estimate().as_f64();
-        let mut resumed = false;
-        for kind in [Kind::Audio, Kind::Video] {
-            for slot in peer.slots.iter_mut().filter(|slot| slot.kind == kind) {
-                let Some(need) = needs(slot, tracks) else {
-                    continue;
-                };
-                let room = if slot.is_paused() {
-                    left
-                } else {
-                    left * TOLERANCE
-                };
-                let goes_on = arrives && !slot.is_paused();
-                if kind == Kind::Audio || !is_short || goes_on || need <= room {
-                    left = (left - need).max(0.0);
-                    resumed |= slot.resume();
-                } else {
-                    slot.lack(now, PATIENCE);
-                }
+        let sound_bps = sound(now, peer, tracks);
+        let mut rungs = Vec::new();
+        let seats = seats(now, peer, tracks, &mut rungs);
+        let demands: Vec<Demand<'_>> = seats
+            .iter()
+            .map(|seat| Demand {
+                rungs: &rungs[seat.rungs.clone()],
+                source: seat.source,
+                speaks: false,
+                priority: 0,
+                view: None,
+                quality: Quality::Auto,
+                before: seat.before,
+            })
+            .collect();
+        let budget = budget(peer, sound_bps, &seats, &demands);
+        let allocation = allocate::allocate(budget, &demands);
+        let wanted = sound_bps as f64 * SOUND_HEADROOM + allocation.wanted_bps as f64;
+        peer.send_side.set_wanted(Bitrate::from(wanted));
+        for (seat, grant) in seats.iter().zip(&allocation.grants) {
+            let slot = &mut peer.slots[seat.slot];
+            let Some(track) = slot.track().and_then(|track| tracks.get(track)) else {
+                continue;
+            };
+            let rungs = &rungs[seat.rungs.clone()];
+            let playing = rungs.iter().find(|rung| is_live(rung, seat, track));
+            aim(now, slot, track, seat, rungs, *grant);
+            let is_left = slot.wants_keyframe().is_some() && budget.is_proven;
+            if is_left && playing.is_some_and(|rung| rung.bps > HOPELESS * budget.bps) {
+                slot.await_keyframe();
             }
         }
-        if resumed {
-            self.want_keyframes(now, key);
-        }
+        self.begin_layers(now, key);
     }
+}
+
+/// What the sound that plays to a peer takes, in bits per second.
+fn sound(now: Instant, peer: &Peer, tracks: &Arena<Track>) -> u64 {
+    let slots = peer.slots.iter().filter(|slot| slot.kind == Kind::Audio);
+    slots
+        .filter_map(|slot| tracks.get(slot.track()?))
+        .map(|track| track.seen.bps(now, 0, 0))
+        .sum()
+}
+
+fn seats(now: Instant, peer: &Peer, tracks: &Arena<Track>, rungs: &mut Vec<Rung>) -> Vec<Seat> {
+    let slots = peer.slots.iter().enumerate();
+    let mut seats = Vec::new();
+    for (index, slot) in slots.filter(|(_, slot)| slot.kind == Kind::Video) {
+        let Some(track) = slot.track().and_then(|track| tracks.get(track)) else {
+            continue;
+        };
+        let first = rungs.len();
+        track.seen.rungs(now, rungs);
+        seats.push(Seat {
+            slot: index,
+            source: track.info.source,
+            rungs: first..rungs.len(),
+            before: slot.granted().map_or(Before::New, |(before, _)| before),
+            live: slot.live(),
+            sent_bps: slot
+                .live()
+                .map_or(0, |layer| track.seen.sent_bps(now, layer, slot.temporal())),
+        });
+    }
+    seats
+}
+
+/// What is left for video, and for the video that plays already.
+fn budget(peer: &Peer, sound_bps: u64, seats: &[Seat], demands: &[Demand<'_>]) -> Budget {
+    let estimate = peer.send_side.estimate().as_f64();
+    let playing_bps: u64 = demands.iter().map(playing).sum();
+    let delivered = peer.send_side.delivered();
+    let sent_bps = sound_bps + seats.iter().map(|seat| seat.sent_bps).sum::<u64>();
+    let arrives =
+        delivered.is_some_and(|delivered| delivered.as_f64() >= DELIVERED * sent_bps as f64);
+    let bps = (estimate as u64).saturating_sub(sound_bps);
+    let tolerated = ((estimate * TOLERANCE) as u64).saturating_sub(sound_bps);
+    Budget {
+        bps,
+        stays_bps: if arrives {
+            tolerated.max(playing_bps)
+        } else {
+            tolerated
+        },
+        is_proven: peer.send_side.is_short(),
+    }
+}
+
+/// What a track takes as it was granted last.
+fn playing(demand: &Demand<'_>) -> u64 {
+    let Before::Sent { layer, temporal } = demand.before else {
+        return 0;
+    };
+    let mut rungs = demand.rungs.iter().rev();
+    let rung = rungs.find(|rung| (rung.layer, rung.temporal) <= (layer, temporal));
+    rung.map_or(0, |rung| rung.bps)
+}
+
+/// Whether a rung is of the layer that passes.
+fn is_live(rung: &Rung, seat: &Seat, track: &Track) -> bool {
+    seat.live.is_some() && track.seen.at(rung.layer) == seat.live
+}
+
+/// Lets a slot have what it was granted.
+fn aim(now: Instant, slot: &mut Slot, track: &Track, seat: &Seat, rungs: &[Rung], grant: Grant) {
+    let Some(cheapest) = rungs.first() else {
+        // Nothing has come of it yet: what comes first plays.
+        return;
+    };
+    let rung = match grant.rung {
+        Some(rung) => {
+            slot.suffices();
+            rungs[usize::from(rung)]
+        }
+        None if grant.reason == Reason::Paused && !slot.lacks(now, PATIENCE) => *cheapest,
+        None => return slot.aim(None, (Before::Paused, grant.reason)),
+    };
+    let Some(layer) = track.seen.at(rung.layer) else {
+        return;
+    };
+    let smaller = track.seen.live().take_while(|smaller| *smaller != layer);
+    let is_down = seat
+        .live
+        .and_then(|live| track.seen.place(live))
+        .is_some_and(|live| live > rung.layer);
+    let is_whole = !rungs
+        .iter()
+        .any(|above| above.layer == rung.layer && above.temporal > rung.temporal);
+    let target = Target {
+        layer,
+        temporal: if is_whole { u8::MAX } else { rung.temporal },
+        instead: smaller.fold(0, |layers, layer| layers | 1 << layer),
+        // At its base a layer that is too big lasts until the smaller one begins.
+        meanwhile: if is_down { 0 } else { u8::MAX },
+    };
+    let before = Before::Sent {
+        layer: rung.layer,
+        temporal: rung.temporal,
+    };
+    slot.aim(Some(target), (before, grant.reason));
 }

@@ -121,8 +121,8 @@ impl Engine {
             sdp: answered.sdp,
             slots,
         });
-        for track in changed.started {
-            self.want_keyframe_for(now, key, track);
+        if !changed.started.is_empty() {
+            self.allocate(now, key);
         }
         for (room, track) in published {
             self.tell(Event::TrackPublished { room, track });
@@ -359,8 +359,8 @@ impl Engine {
                     self.tell(Event::Slots { peer, slots });
                 }
             }
-            for track in changed.started {
-                self.want_keyframe_for(now, key, track);
+            if !changed.started.is_empty() {
+                self.allocate(now, key);
             }
             self.request_offer(key, false);
         }
@@ -380,12 +380,6 @@ impl Engine {
             .get(peer.room)
             .expect("a room lives as long as its peers");
         play_wanted(room, tracks, key, peer)
-    }
-
-    fn want_keyframe_for(&mut self, now: Instant, viewer: Key<Peer>, track: Key<Track>) {
-        if self.peers.get(viewer).is_some_and(Peer::is_connected) {
-            self.want_keyframe(now, track);
-        }
     }
 
     /// The slots of a peer, or those of these indices, as the client may know them.

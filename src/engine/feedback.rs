@@ -35,8 +35,10 @@ impl Engine {
                             self.resend(now, key, *ssrc, feedback.lost(lost));
                         }
                         Item::Pli { ssrc } | Item::Fir { ssrc, .. } => {
-                            if let Some((_, track)) = self.track_in_slot(key, *ssrc) {
-                                self.want_keyframe(now, track);
+                            if let Some((slot, track)) = self.track_in_slot(key, *ssrc)
+                                && let Some(layer) = self.layer_in_slot(key, slot)
+                            {
+                                self.want_keyframe(now, track, layer);
                             }
                         }
                         Item::Report(block) => {
@@ -95,6 +97,12 @@ impl Engine {
             .resend(now, at, slot, lost, &track.history, batch);
         stats.resent += u64::from(outcome.resent);
         self.send_batch(key, first);
+    }
+
+    /// The layer that plays in a slot, or is to.
+    fn layer_in_slot(&self, key: Key<Peer>, slot: usize) -> Option<u8> {
+        let slot = self.peers.get(key)?.slots.get(slot)?;
+        slot.live().or_else(|| slot.wants_keyframe())
     }
 
     /// Which slot of a peer an SSRC is, and what plays there.

@@ -42,8 +42,9 @@ const SPANS: usize = 4;
 const PRICE_DECAY: u64 = 16;
 /// A layer that sent nothing for so many spans costs nothing.
 const MAX_HELD_SPANS: u64 = 240;
-/// A layer younger than this is not judged by what little it sent.
-const MIN_MEASURED: Duration = Duration::from_millis(250);
+/// A layer younger than this is taken to have sent as much as it did in this time: it began with
+/// a keyframe, which is several frames' worth.
+const MIN_MEASURED: Duration = Duration::from_millis(750);
 /// Of two layers whose size is unknown one counts as the greater when it is so much dearer, and
 /// both sent this many frames.
 const CLEARLY_DEARER_PERCENT: u64 = 150;
@@ -183,6 +184,13 @@ impl Layers {
     pub fn bps(&self, now: Instant, layer: u8, temporal: u8) -> u64 {
         let seen = self.seen.get(usize::from(layer));
         seen.map_or(0, |seen| seen.rate.price(now, temporal))
+    }
+
+    /// What a layer sends up to a temporal layer, in bits per second.
+    #[must_use]
+    pub fn sent_bps(&self, now: Instant, layer: u8, temporal: u8) -> u64 {
+        let seen = self.seen.get(usize::from(layer));
+        seen.map_or(0, |seen| seen.rate.measured(now, temporal))
     }
 
     /// Frames per second of late, a low estimate.
@@ -351,8 +359,11 @@ impl Rate {
         if span <= self.span {
             return;
         }
-        for temporal in 0..TEMPORAL_LAYERS {
-            self.held_bps[temporal] = self.price(now, temporal as u8);
+        // The first keyframe is no measure of what follows.
+        if self.span >= SPANS as u64 {
+            for temporal in 0..TEMPORAL_LAYERS {
+                self.held_bps[temporal] = self.price(now, temporal as u8);
+            }
         }
         let passed = (span - self.span).min(SPANS as u64);
         for back in 0..passed {
@@ -361,8 +372,20 @@ impl Rate {
         self.span = span;
     }
 
-    /// Bits per second up to a temporal layer.
+    /// Bits per second up to a temporal layer, held while the layer sends less.
     fn price(&self, now: Instant, temporal: u8) -> u64 {
+        let Some(began) = self.began else { return 0 };
+        let spans_over = Self::span_at(began, now).saturating_sub(self.span);
+        if spans_over >= MAX_HELD_SPANS {
+            return 0;
+        }
+        let held_bps = self.held_bps[usize::from(temporal).min(TEMPORAL_LAYERS - 1)];
+        let held_bps = (0..spans_over).fold(held_bps, |bps, _| bps - bps.div_ceil(PRICE_DECAY));
+        self.measured(now, temporal).max(held_bps)
+    }
+
+    /// Bits per second up to a temporal layer.
+    fn measured(&self, now: Instant, temporal: u8) -> u64 {
         let temporal = usize::from(temporal).min(TEMPORAL_LAYERS - 1);
         let Some(began) = self.began else { return 0 };
         let spans_over = Self::span_at(began, now).saturating_sub(self.span);
@@ -376,14 +399,7 @@ impl Rate {
         let whole = SPAN.as_micros() as u64 * (SPANS as u64 - 1) + in_span;
         let measured = whole.min(elapsed.as_micros() as u64);
         let measured = measured.max(MIN_MEASURED.as_micros() as u64);
-        let bps = bytes * 8_000_000 / measured;
-        let held = (0..spans_over.min(MAX_HELD_SPANS)).fold(self.held_bps[temporal], |bps, _| {
-            bps - bps.div_ceil(PRICE_DECAY)
-        });
-        if spans_over >= MAX_HELD_SPANS {
-            return 0;
-        }
-        bps.max(held)
+        bytes * 8_000_000 / measured
     }
 
     fn highest_temporal(&self) -> u8 {
@@ -527,10 +543,21 @@ mod tests {
 
     #[test]
     fn a_new_layer_is_not_judged_by_the_moment_it_began() {
-        let (mut layers, start) = (Layers::default(), epoch());
-        run(&mut layers, start, &[source(0, 33, 4000)], 400);
-        let bps = layers.bps(start + ms(400), 0, 0);
-        assert!((800_000..1_200_000).contains(&bps), "{bps}");
+        let start = epoch();
+        let key = Source {
+            until: 1,
+            ..source(0, 33, 20_000)
+        };
+        let rest = Source {
+            from: 33,
+            ..source(0, 33, 4000)
+        };
+        for (age, at_least, at_most) in [(400, 500_000, 1_000_000), (1000, 900_000, 1_200_000)] {
+            let mut layers = Layers::default();
+            run(&mut layers, start, &[key.clone(), rest.clone()], age);
+            let bps = layers.bps(start + ms(age), 0, 0);
+            assert!((at_least..at_most).contains(&bps), "{bps} at {age} ms");
+        }
     }
 
     #[test]

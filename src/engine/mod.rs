@@ -24,7 +24,6 @@ pub mod limits;
 mod negotiation;
 mod pacing;
 mod peer;
-mod rate;
 pub mod replay;
 pub mod rewriter;
 mod room;
@@ -480,6 +479,6 @@ impl Engine {
         self.tell(Event::Connected { peer: id });
         #[cfg(debug_assertions)]
         self.export_keys(key);
-        self.want_keyframes(now, key);
+        self.allocate(now, key);
     }
 }

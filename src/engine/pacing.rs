@@ -10,14 +10,15 @@ use super::egress::packet::Batch;
 use super::limits::WAITING_PACKETS;
 use super::peer::{Due, Peer};
 use super::stats::{Dropped, Stats};
+use super::subscription::Passing;
 use super::track::{MediaPacket, Track};
 
 /// Video that waits until its peer's pacer lets it leave, in order. It gets its numbers when it
 /// leaves: what is dropped here leaves no gap.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    /// With the index of the slot it may leave in.
-    packets: VecDeque<(u8, MediaPacket)>,
+    /// With the index of the slot it may leave in, and how.
+    packets: VecDeque<(u8, Passing, MediaPacket)>,
     /// Of their payloads.
     bytes: usize,
 }
@@ -28,14 +29,25 @@ impl Waiting {
         self.bytes
     }
 
-    fn push(&mut self, slot: u8, packet: MediaPacket) {
+    fn push(&mut self, slot: u8, passing: Passing, packet: MediaPacket) {
         self.bytes += packet.payload.len();
-        self.packets.push_back((slot, packet));
+        self.packets.push_back((slot, passing, packet));
     }
 
-    fn pop(&mut self) -> Option<(u8, MediaPacket)> {
+    /// Lets go of what waits for a slot; returns how many packets that were.
+    fn drop_slot(&mut self, slot: u8) -> usize {
+        let before = self.packets.len();
+        let Self { packets, bytes } = self;
+        packets.retain(|(of, _, packet)| {
+            *bytes -= if *of == slot { packet.payload.len() } else { 0 };
+            *of != slot
+        });
+        before - packets.len()
+    }
+
+    fn pop(&mut self) -> Option<(u8, Passing, MediaPacket)> {
         let next = self.packets.pop_front()?;
-        self.bytes -= next.1.payload.len();
+        self.bytes -= next.2.payload.len();
         Some(next)
     }
 }
@@ -58,23 +70,35 @@ impl Peer {
     pub(crate) fn give_out(&mut self, packets: &[MediaPacket], desk: &mut Desk<'_>) -> bool {
         let mut left = self.send_side.grant(desk.now, self.waiting.bytes());
         while left > 0
-            && let Some((slot, packet)) = self.waiting.pop()
+            && let Some((slot, passing, packet)) = self.waiting.pop()
         {
-            left = left.saturating_sub(self.send(slot, &packet, desk));
+            left = left.saturating_sub(self.send(slot, passing, &packet, desk));
         }
         let mut due = std::mem::take(&mut self.due);
-        for Due { packet, slot } in due.drain(..) {
+        for Due {
+            packet,
+            slot,
+            passing,
+        } in due.drain(..)
+        {
             let packet = &packets[packet as usize];
             let Some(place) = self.slots.get(usize::from(slot)) else {
                 desk.stats.dropped.add(Dropped::NoTrack);
                 continue;
             };
+            if matches!(passing, Passing::Begins(_)) {
+                // Who begins anew has no use for what came before.
+                for _ in 0..self.waiting.drop_slot(slot) {
+                    desk.stats.dropped.add(Dropped::OtherLayer);
+                }
+                self.send_side.forget(usize::from(slot));
+            }
             let may_leave = left > 0 && self.waiting.packets.is_empty();
-            if may_leave || place.kind == Kind::Audio || !place.watches(packet) {
-                left = left.saturating_sub(self.send(slot, packet, desk));
+            if may_leave || place.kind == Kind::Audio {
+                left = left.saturating_sub(self.send(slot, passing, packet, desk));
             } else {
                 desk.stats.paced += 1;
-                self.waiting.push(slot, packet.clone());
+                self.waiting.push(slot, passing, packet.clone());
             }
         }
         self.due = due;
@@ -83,7 +107,13 @@ impl Peer {
     }
 
     /// Writes one packet; returns the bytes it takes of what may leave.
-    fn send(&mut self, index: u8, packet: &MediaPacket, desk: &mut Desk<'_>) -> usize {
+    fn send(
+        &mut self,
+        index: u8,
+        passing: Passing,
+        packet: &MediaPacket,
+        desk: &mut Desk<'_>,
+    ) -> usize {
         let Self {
             slots,
             rtc,
@@ -96,7 +126,7 @@ impl Peer {
             desk.stats.dropped.add(Dropped::NoTrack);
             return 0;
         };
-        let forwarded = slot.forward(packet, track, rtc.codec_config());
+        let forwarded = slot.forward(packet, passing, track, rtc.codec_config());
         let written = forwarded.and_then(|forward| {
             let leaving = forward.leaving(packet);
             send_side
@@ -117,7 +147,7 @@ impl Peer {
 
     /// Too much waits to be of use. What plays goes on with keyframes.
     fn drop_waiting(&mut self, stats: &mut Stats) -> bool {
-        while let Some((slot, _)) = self.waiting.pop() {
+        while let Some((slot, ..)) = self.waiting.pop() {
             stats.dropped.add(Dropped::PacerFull);
             if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
                 slot.await_keyframe();

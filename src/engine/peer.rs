@@ -28,7 +28,7 @@ use super::pacing::Waiting;
 use super::room::Room;
 use super::stats::Dropped;
 use super::streams::{Announced, declare, withdraw};
-use super::subscription::Slot;
+use super::subscription::{Passing, Slot};
 use super::track::Track;
 use crate::id::{PeerId, TrackId};
 
@@ -108,6 +108,7 @@ pub(crate) struct Line {
 pub(crate) struct Due {
     pub(crate) packet: u32,
     pub(crate) slot: u8,
+    pub(crate) passing: Passing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,11 +12,12 @@ use super::codec::{self, PayloadFacts};
 use super::command::Kind;
 use super::egress::clock::{Ntp, StreamClock, WallClock};
 use super::egress::history::Stored;
+use super::layers;
 use super::limits::TURN_PACKETS;
 use super::pacing::Desk;
 use super::peer::{Due, Peer};
 use super::stats::Dropped;
-use super::subscription::{Slot, clock_rate};
+use super::subscription::clock_rate;
 use super::track::{MediaPacket, Track};
 
 /// What was taken in and is still to be given out.
@@ -41,22 +42,38 @@ impl Engine {
     /// Queues one packet for everyone who watches its track.
     pub(super) fn take_rtp(&mut self, now: Instant, publisher: Key<Peer>, packet: RtpPacket) {
         self.stats.rtp_in += 1;
-        if let Err(dropped) = self.queue_rtp(now, publisher, packet) {
-            self.stats.dropped.add(dropped);
+        match self.queue_rtp(now, publisher, packet) {
+            Ok(None) => {}
+            Ok(Some(track)) => self.reallocate(now, track),
+            Err(dropped) => self.stats.dropped.add(dropped),
         }
     }
 
+    /// The layers of a track changed: what its watchers get is decided anew.
+    fn reallocate(&mut self, now: Instant, key: Key<Track>) {
+        let Some(track) = self.tracks.get_mut(key) else {
+            return;
+        };
+        track.pace_keyframes();
+        let watchers: Vec<_> = track.watchers.iter().map(|watcher| watcher.peer).collect();
+        for viewer in watchers {
+            self.allocate(now, viewer);
+        }
+    }
+
+    /// The track, when its layers changed by this packet.
     fn queue_rtp(
         &mut self,
         now: Instant,
         publisher: Key<Peer>,
         packet: RtpPacket,
-    ) -> Result<(), Dropped> {
+    ) -> Result<Option<Key<Track>>, Dropped> {
         let Self {
             peers,
             tracks,
             turn,
             wall_clock,
+            stats,
             ..
         } = self;
         let peer = peers.get_mut(publisher).ok_or(Dropped::NoTrack)?;
@@ -73,11 +90,7 @@ impl Engine {
             return Err(Dropped::TurnQueueFull);
         }
         let facts = facts_of(track, &packet);
-        let stream = &mut track.layers[usize::from(layer)];
-        stream.rate.count(now, packet.payload.len());
-        if facts.starts_keyframe {
-            stream.keyframes.keyframe_seen();
-        }
+        let has_changed = watch_layer(track, now, layer, &facts, &packet);
         let index = u32::try_from(turn.packets.len()).expect("TURN_PACKETS is small");
         for watcher in &track.watchers {
             let Some(viewer) = peers.get_mut(watcher.peer) else {
@@ -86,15 +99,29 @@ impl Engine {
             if !viewer.is_connected() {
                 continue;
             }
-            turn.list(watcher.peer, viewer);
-            viewer.due.push(Due {
-                packet: index,
-                slot: watcher.slot,
-            });
+            let Some(slot) = viewer.slots.get_mut(usize::from(watcher.slot)) else {
+                continue;
+            };
+            match slot.select((key, layer), packet.header.timestamp, &facts) {
+                Ok(passing) => {
+                    turn.list(watcher.peer, viewer);
+                    viewer.due.push(Due {
+                        packet: index,
+                        slot: watcher.slot,
+                        passing,
+                    });
+                }
+                Err(dropped) => stats.dropped.add(dropped),
+            }
         }
-        turn.packets
-            .push(keep((now, wall_clock), (key, track), layer, facts, packet));
-        Ok(())
+        let packet = keep((now, wall_clock), (key, track), layer, facts, packet);
+        let replay = &mut track.layers[usize::from(layer)].replay;
+        if track.info.kind == Kind::Video && replay.wants(facts.starts_keyframe) {
+            let place = (packet.seq, packet.timestamp);
+            replay.handle_packet(now, place, facts.starts_keyframe, packet.clone());
+        }
+        turn.packets.push(packet);
+        Ok(has_changed.then_some(key))
     }
 
     /// A publisher told its clock: what plays from it is told in ours.
@@ -161,36 +188,94 @@ impl Engine {
         self.batch = batch;
         self.send_batch(key, first);
         if kept_up == Some(false) {
-            self.want_keyframes(now, key);
+            self.begin_layers(now, key);
         }
         true
     }
 
-    /// Asks for a keyframe of everything that cannot play to a peer without one.
-    pub(super) fn want_keyframes(&mut self, now: Instant, viewer: Key<Peer>) {
+    /// Begins everything that waits for a keyframe of a peer: with one that was just sent, or by
+    /// asking for another.
+    pub(super) fn begin_layers(&mut self, now: Instant, viewer: Key<Peer>) {
         let Some(peer) = self.peers.get(viewer) else {
             return;
         };
-        let slots = peer.slots.iter().filter(|slot| slot.awaits_keyframe());
-        let waiting: Vec<_> = slots.filter_map(Slot::track).collect();
-        for track in waiting {
-            self.want_keyframe(now, track);
+        let slots = peer.slots.iter().zip(0_u8..);
+        let waiting: Vec<_> = slots
+            .filter_map(|(slot, index)| Some((index, slot.track()?, slot.wants_keyframe()?)))
+            .collect();
+        for (slot, track, layer) in waiting {
+            if !self.replay(now, viewer, slot, (track, layer)) {
+                self.want_keyframe(now, track, layer);
+            }
         }
     }
 
-    /// Someone needs a keyframe of the layer of `track` that plays to them.
-    pub(super) fn want_keyframe(&mut self, now: Instant, track: Key<Track>) {
+    /// Gives a slot in which nothing plays the last keyframe of a layer again, if it is fresh.
+    fn replay(
+        &mut self,
+        now: Instant,
+        key: Key<Peer>,
+        index: u8,
+        (track, layer): (Key<Track>, u8),
+    ) -> bool {
+        let Self {
+            peers,
+            tracks,
+            turn,
+            ..
+        } = self;
+        let Some(layers) = tracks.get(track).map(|track| &track.layers) else {
+            return false;
+        };
+        let Some(packets) = layers
+            .get(usize::from(layer))
+            .map(|layer| layer.replay.packets(now))
+        else {
+            return false;
+        };
+        let Some(viewer) = peers.get_mut(key) else {
+            return false;
+        };
+        let Some(slot) = viewer.slots.get_mut(usize::from(index)) else {
+            return false;
+        };
+        if slot.live().is_some() || turn.packets.len() + packets.len() > TURN_PACKETS {
+            return false;
+        }
+        for (_, packet) in packets {
+            let Ok(passing) = slot.select((track, layer), packet.timestamp, &packet.facts) else {
+                continue;
+            };
+            viewer.due.push(Due {
+                packet: u32::try_from(turn.packets.len()).expect("TURN_PACKETS is small"),
+                slot: index,
+                passing,
+            });
+            turn.packets.push(MediaPacket {
+                arrived: now,
+                ..packet.clone()
+            });
+        }
+        let has_begun = slot.live() == Some(layer);
+        if has_begun {
+            turn.list(key, viewer);
+        }
+        has_begun
+    }
+
+    /// Someone needs a keyframe of a layer of `track`.
+    pub(super) fn want_keyframe(&mut self, now: Instant, track: Key<Track>, layer: u8) {
         let Some(track) = self.tracks.get_mut(track) else {
             return;
         };
         if track.info.kind == Kind::Audio {
             return;
         }
-        if track.layers.is_empty() {
-            // Nothing has arrived yet: its first picture is a keyframe.
+        // Before anything has arrived there is nothing to ask for: it begins with a keyframe.
+        let Some(layer) = track.layers.get_mut(usize::from(layer)) else {
             return;
-        }
-        track.layers[0].keyframes.request(now);
+        };
+        layer.keyframes.request(now);
         let publisher = track.publisher;
         self.send_due_keyframe_requests(now, publisher);
     }
@@ -219,12 +304,39 @@ impl Engine {
     }
 }
 
+/// Sound begins with any packet, whatever its format.
 fn facts_of(track: &Track, packet: &RtpPacket) -> PayloadFacts {
-    track
+    let mut facts = track
         .format(packet.header.payload_type)
         .and_then(|format| format.codec)
         .map(|codec| codec::facts(codec, &packet.payload))
-        .unwrap_or_default()
+        .unwrap_or_default();
+    facts.starts_keyframe |= track.info.kind == Kind::Audio;
+    facts
+}
+
+/// Takes note of a packet's layer; `true` when a layer started or stopped.
+fn watch_layer(
+    track: &mut Track,
+    now: Instant,
+    layer: u8,
+    facts: &PayloadFacts,
+    packet: &RtpPacket,
+) -> bool {
+    if facts.starts_keyframe {
+        track.layers[usize::from(layer)].keyframes.keyframe_seen();
+    }
+    if packet.payload.is_empty() {
+        return false;
+    }
+    let packet = layers::Packet {
+        layer,
+        temporal: facts.temporal_layer.unwrap_or(0),
+        bytes: packet.payload.len(),
+        timestamp: packet.header.timestamp,
+        sizes: facts.sizes,
+    };
+    track.seen.handle_packet(now, &packet).is_some()
 }
 
 /// Takes out of a received packet what its subscribers need, and keeps it to be sent again.
@@ -254,7 +366,6 @@ fn keep(
     };
     MediaPacket {
         track: key,
-        layer,
         seq: *packet.seq_no,
         arrived: now,
         timestamp: header.timestamp,

@@ -104,6 +104,11 @@ impl Selector {
         (self.live != Some(target)).then_some(target)
     }
 
+    /// What passed has a gap that nobody can close: nothing passes before a keyframe.
+    pub fn restart(&mut self) {
+        self.live = None;
+    }
+
     /// Decides about a packet. `layer` is the stream it came in.
     pub fn select(&mut self, layer: u8, timestamp: u32, facts: &PayloadFacts) -> Verdict {
         let Some(target) = self.target else {

@@ -88,11 +88,13 @@ pub enum Dropped {
     PacerFull,
     /// The path to its subscriber carries less.
     Paused,
+    /// It is of a temporal layer above what its subscriber is sent.
+    TemporalLayer,
 }
 
 impl Dropped {
     /// Every reason, in the order [`DroppedCounts`] keeps them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::UnknownAddress,
         Self::UnknownUfrag,
         Self::Malformed,
@@ -108,6 +110,7 @@ impl Dropped {
         Self::AwaitingKeyframe,
         Self::PacerFull,
         Self::Paused,
+        Self::TemporalLayer,
     ];
 
     /// The metric label.
@@ -129,6 +132,7 @@ impl Dropped {
             Self::AwaitingKeyframe => "awaiting_keyframe",
             Self::PacerFull => "pacer_full",
             Self::Paused => "paused",
+            Self::TemporalLayer => "temporal_layer",
         }
     }
 }

@@ -94,8 +94,9 @@ impl Engine {
     pub(super) fn take_stock_request(&mut self, now: Instant, key: Key<Peer>, mid: Mid) {
         let peer = self.peers.get(key).filter(|peer| peer.send_side.is_stock());
         let slot = peer.and_then(|peer| peer.slots.iter().find(|slot| slot.mid == mid));
-        if let Some(track) = slot.and_then(|slot| slot.track()) {
-            self.want_keyframe(now, track);
+        let playing = slot.and_then(|slot| Some((slot.track()?, slot.live().unwrap_or(0))));
+        if let Some((track, layer)) = playing {
+            self.want_keyframe(now, track, layer);
         }
     }
 }

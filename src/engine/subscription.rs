@@ -6,14 +6,17 @@ use str0m::format::CodecConfig;
 use str0m::media::{Mid, Pt};
 use str0m::rtp::{SeqNo, Ssrc};
 
+use super::allocate::{Before, Reason};
 use super::arena::Key;
-use super::codec::Codec;
+use super::codec::{Codec, PayloadFacts};
 use super::command::Kind;
 use super::egress::extension::PacketExtensions;
+use super::egress::history::StoredId;
 use super::egress::packet;
 use super::egress::patch::HeadPatch;
 use super::egress::send_side::Leaving;
 use super::rewriter::{Incoming, Outgoing, Rewriter};
+use super::selector::{Selector, Target, Verdict};
 use super::stats::Dropped;
 use super::track::{MediaPacket, Track};
 
@@ -42,16 +45,25 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 struct Subscription {
     track: Key<Track>,
-    /// Index of the layer that passes.
-    layer: u8,
-    /// Nothing passes before the next keyframe.
-    awaits_keyframe: bool,
-    /// Nothing passes: the path carries less.
-    is_paused: bool,
-    /// Since when the path has carried less.
+    /// Which packets of it pass.
+    selector: Selector,
+    /// What it was granted last, and why not more.
+    granted: (Before, Reason),
+    /// Since when the path has carried less than the least of it.
     lacks_since: Option<Instant>,
     /// The publisher's payload type of the last packet and ours for it.
     translated: Option<(Pt, Option<Format>)>,
+}
+
+/// How a packet of the track that plays is to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passing {
+    /// As it follows from the one before.
+    On,
+    /// As the first of its layer, after this one.
+    Begins(Option<u8>),
+    /// Not at all: the numbers of those after it close up.
+    Withheld,
 }
 
 /// The payload types under which a format leaves in a slot.
@@ -67,7 +79,17 @@ pub(crate) struct Format {
 pub(crate) struct Forward {
     pub(crate) format: Format,
     pub(crate) rewritten: Outgoing,
+    /// It carries nothing, but its number was promised.
+    pub(crate) is_filler: bool,
 }
+
+/// Until it is known what there is to choose from, what comes first plays.
+const ANYTHING: Target = Target {
+    layer: 0,
+    temporal: u8::MAX,
+    instead: u8::MAX,
+    meanwhile: u8::MAX,
+};
 
 impl Slot {
     pub(crate) fn new(mid: Mid, kind: Kind, ssrc: Ssrc, rtx: Option<Ssrc>) -> Self {
@@ -96,42 +118,25 @@ impl Slot {
         self.playing.as_ref().map(|playing| playing.track)
     }
 
-    /// Which layer of it.
-    pub(crate) fn layer(&self) -> Option<u8> {
-        self.playing.as_ref().map(|playing| playing.layer)
+    /// The layer of what plays that passes.
+    pub(crate) fn live(&self) -> Option<u8> {
+        self.playing.as_ref()?.selector.live()
     }
 
-    /// Whether what plays is paused.
-    pub(crate) fn is_paused(&self) -> bool {
-        self.playing
-            .as_ref()
-            .is_some_and(|playing| playing.is_paused)
+    /// Up to which temporal layer it passes.
+    pub(crate) fn temporal(&self) -> u8 {
+        let playing = self.playing.as_ref();
+        playing.map_or(0, |playing| playing.selector.temporal())
     }
 
-    /// The path carries what plays. `true` when it was paused: it goes on with a keyframe.
-    pub(crate) fn resume(&mut self) -> bool {
-        let Some(playing) = &mut self.playing else {
-            return false;
-        };
-        playing.lacks_since = None;
-        let was_paused = std::mem::take(&mut playing.is_paused);
-        playing.awaits_keyframe |= was_paused && self.kind == Kind::Video;
-        was_paused
+    /// The layer of what plays that cannot begin without a keyframe.
+    pub(crate) fn wants_keyframe(&self) -> Option<u8> {
+        self.playing.as_ref()?.selector.wants_keyframe()
     }
 
-    /// The path carries less than what plays. When that has lasted for `patience`, it is paused.
-    pub(crate) fn lack(&mut self, now: Instant, patience: Duration) {
-        if let Some(playing) = &mut self.playing {
-            let since = *playing.lacks_since.get_or_insert(now);
-            playing.is_paused |= now.saturating_duration_since(since) >= patience;
-        }
-    }
-
-    /// Whether nothing can pass before a keyframe of what plays, and one would.
-    pub(crate) fn awaits_keyframe(&self) -> bool {
-        self.playing
-            .as_ref()
-            .is_some_and(|playing| playing.awaits_keyframe && !playing.is_paused)
+    /// What it was granted last, and why not more.
+    pub(crate) fn granted(&self) -> Option<(Before, Reason)> {
+        Some(self.playing.as_ref()?.granted)
     }
 
     /// Plays another track, or none.
@@ -139,65 +144,120 @@ impl Slot {
         if track.is_some() {
             self.rewriter.switch();
         }
-        self.playing = track.map(|track| Subscription {
-            track,
-            layer: 0,
-            awaits_keyframe: self.kind == Kind::Video,
-            is_paused: false,
-            lacks_since: None,
-            translated: None,
+        self.playing = track.map(|track| {
+            let mut selector = Selector::new();
+            selector.set_target(Some(ANYTHING));
+            Subscription {
+                track,
+                selector,
+                granted: (Before::New, Reason::Source),
+                lacks_since: None,
+                translated: None,
+            }
         });
+    }
+
+    /// What plays is to pass like this.
+    pub(crate) fn aim(&mut self, target: Option<Target>, granted: (Before, Reason)) {
+        if let Some(playing) = &mut self.playing {
+            playing.selector.set_target(target);
+            playing.granted = granted;
+        }
+    }
+
+    /// The path carries less than the least of what plays. Whether that has lasted for `patience`.
+    pub(crate) fn lacks(&mut self, now: Instant, patience: Duration) -> bool {
+        self.playing.as_mut().is_some_and(|playing| {
+            let since = *playing.lacks_since.get_or_insert(now);
+            now.saturating_duration_since(since) >= patience
+        })
+    }
+
+    /// The path carries something of what plays.
+    pub(crate) fn suffices(&mut self) {
+        if let Some(playing) = &mut self.playing {
+            playing.lacks_since = None;
+        }
     }
 
     /// Nothing passes before the next keyframe of what plays.
     pub(crate) fn await_keyframe(&mut self) {
         if let Some(playing) = &mut self.playing {
-            playing.awaits_keyframe = self.kind == Kind::Video;
+            playing.selector.restart();
         }
     }
 
-    /// Whether a packet is of what plays: whether it passes is seen when it leaves.
-    pub(crate) fn watches(&self, packet: &MediaPacket) -> bool {
-        self.playing.as_ref().is_some_and(|playing| {
-            playing.track == packet.track && playing.layer == packet.layer && !playing.is_paused
-        })
+    /// Whether a packet that has just arrived passes: each is to be asked about once, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`Dropped`] says why it does not.
+    pub(crate) fn select(
+        &mut self,
+        (track, layer): (Key<Track>, u8),
+        timestamp: u32,
+        facts: &PayloadFacts,
+    ) -> Result<Passing, Dropped> {
+        let Some(playing) = self.playing.as_mut().filter(|p| p.track == track) else {
+            return Err(Dropped::NoTrack);
+        };
+        let before = playing.selector.live();
+        match playing.selector.select(layer, timestamp, facts) {
+            Verdict::Forward => Ok(Passing::On),
+            Verdict::Begin => Ok(Passing::Begins(before)),
+            Verdict::Withhold => Ok(Passing::Withheld),
+            Verdict::OtherLayer => Err(Dropped::OtherLayer),
+            Verdict::AwaitingKeyframe => Err(Dropped::AwaitingKeyframe),
+            Verdict::Paused => Err(Dropped::Paused),
+        }
     }
 
-    /// What becomes of a packet of the track that plays: how it leaves, or why it does not.
+    /// What becomes of a packet that passes: how it leaves, or why it does not after all.
     pub(crate) fn forward(
         &mut self,
         packet: &MediaPacket,
+        passing: Passing,
         track: &Track,
         ours: &CodecConfig,
     ) -> Result<Forward, Dropped> {
         let Some(playing) = self.playing.as_mut().filter(|p| p.track == packet.track) else {
             return Err(Dropped::NoTrack);
         };
-        if playing.layer != packet.layer {
-            return Err(Dropped::OtherLayer);
-        }
-        if playing.is_paused {
+        if playing.selector.target().is_none() {
             return Err(Dropped::Paused);
-        }
-        if playing.awaits_keyframe && !packet.facts.starts_keyframe {
-            return Err(Dropped::AwaitingKeyframe);
         }
         let Some(format) = playing.translate(packet.pt, track, ours, &self.accepts) else {
             return Err(Dropped::CodecNotNegotiated);
         };
+        if let Passing::Begins(before) = passing {
+            let clock = |layer: u8| track.layers.get(usize::from(layer))?.clock;
+            match before.and_then(clock) {
+                Some(from) => self.rewriter.switch_layer(from, packet.clock),
+                None => self.rewriter.switch(),
+            }
+        }
         let incoming = Incoming {
             seq: packet.seq.into(),
             timestamp: packet.timestamp,
             vp8: packet.facts.vp8,
         };
-        let rewritten = if packet.payload.is_empty() {
-            self.rewriter.skip(&incoming).ok_or(Dropped::Padding)?
+        let (rewritten, is_filler) = if packet.payload.is_empty() {
+            let filler = self.rewriter.skip(&incoming).ok_or(Dropped::Padding)?;
+            (filler, true)
+        } else if passing == Passing::Withheld {
+            let filler = self
+                .rewriter
+                .skip(&incoming)
+                .ok_or(Dropped::TemporalLayer)?;
+            (filler, true)
         } else {
-            let rewritten = self.rewriter.rewrite(packet.arrived, &incoming)?;
-            playing.awaits_keyframe = false;
-            rewritten
+            (self.rewriter.rewrite(packet.arrived, &incoming)?, false)
         };
-        Ok(Forward { format, rewritten })
+        Ok(Forward {
+            format,
+            rewritten,
+            is_filler,
+        })
     }
 }
 
@@ -226,13 +286,17 @@ impl Forward {
         Leaving {
             pt: self.format.pt,
             rtx_pt: self.format.rtx_pt,
-            stored: packet.stored,
+            stored: if self.is_filler {
+                StoredId::NOTHING
+            } else {
+                packet.stored
+            },
             clock: packet.clock.in_slot(offset),
             packet: packet::MediaPacket {
                 seq: *rewritten.seq,
                 timestamp: rewritten.timestamp,
                 marker: packet.marker,
-                payload: &packet.payload,
+                payload: if self.is_filler { &[] } else { &packet.payload },
                 patch,
                 extensions: PacketExtensions {
                     audio_level: packet.audio_level,

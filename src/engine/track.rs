@@ -12,9 +12,10 @@ use super::command::TrackInfo;
 use super::egress::clock::StreamClock;
 use super::egress::history::{HistoryId, StoredId, TrackHistory};
 use super::keyframe::{self, KeyframeRequests};
+use super::layers::Layers;
 use super::limits::TRACK_LAYERS;
 use super::peer::Peer;
-use super::rate::RateMeter;
+use super::replay::Replay;
 use super::room::Room;
 
 /// What a peer publishes in one m-line.
@@ -30,6 +31,8 @@ pub(crate) struct Track {
     pub(crate) mid: Mid,
     /// One per RID; a track without simulcast has one, without a RID.
     pub(crate) layers: Vec<Layer>,
+    /// What is seen of each of them.
+    pub(crate) seen: Layers,
     /// The slots it plays in.
     pub(crate) watchers: Vec<Watcher>,
     /// What can be sent again, all layers in one.
@@ -45,8 +48,8 @@ pub(crate) struct Layer {
     pub(crate) rid: Option<Rid>,
     /// Its timestamps on our wall clock; from its first packet, then from sender reports.
     pub(crate) clock: Option<StreamClock>,
-    /// How fast it comes in.
-    pub(crate) rate: RateMeter,
+    /// Its last keyframe, for who comes just then.
+    pub(crate) replay: Replay<MediaPacket>,
     /// When the publisher is asked for a keyframe of it.
     pub(crate) keyframes: KeyframeRequests,
 }
@@ -75,8 +78,6 @@ pub(crate) struct Format {
 pub(crate) struct MediaPacket {
     /// Of which track.
     pub(crate) track: Key<Track>,
-    /// Index in [`Track::layers`].
-    pub(crate) layer: u8,
     /// When it arrived.
     pub(crate) arrived: Instant,
     /// Extended sequence number as received.
@@ -115,6 +116,7 @@ impl Track {
             room,
             mid,
             layers: Vec::new(),
+            seen: Layers::default(),
             watchers: Vec::new(),
             history: TrackHistory::new(history),
             formats: Vec::new(),
@@ -129,7 +131,7 @@ impl Track {
                 self.layers.push(Layer {
                     rid,
                     clock: None,
-                    rate: RateMeter::default(),
+                    replay: Replay::default(),
                     keyframes: KeyframeRequests::new(keyframe::Options::default()),
                 });
                 self.layers.len() - 1
@@ -137,6 +139,20 @@ impl Track {
             None => return None,
         };
         u8::try_from(index).ok()
+    }
+
+    /// Asks less often for keyframes of the smaller layers; of use after their order changed.
+    pub(crate) fn pace_keyframes(&mut self) {
+        let top = self.seen.live().next_back();
+        for (layer, index) in self.layers.iter_mut().zip(0..) {
+            layer
+                .keyframes
+                .set_options(if top.is_none_or(|top| top == index) {
+                    keyframe::Options::LAYER
+                } else {
+                    keyframe::Options::SMALL_LAYER
+                });
+        }
     }
 
     /// Which payload types the publisher may send, from its latest offer.

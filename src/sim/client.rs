@@ -20,10 +20,11 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite};
 use str0m::{Candidate, Input, Output as RtcOutput, Rtc, RtcConfig, RtcError};
 
-use super::encoder::{self, Encoder, Stamp, Vp8Ids};
+use super::encoder::{self, Stamp, Vp8Ids};
 use super::publish::Publish;
 use super::received::{Line, Received};
-use crate::engine::command::{Command, Event, Kind, Permissions, Slot, Source};
+use super::sender::{Sender, kind, of_kind};
+use crate::engine::command::{Command, Event, Permissions, Slot, Source};
 use crate::engine::dtls::{Identity, KeyPort, with_keys};
 use crate::id::{PeerId, RoomId};
 
@@ -49,29 +50,6 @@ pub(crate) enum Output {
     Transmit { to: SocketAddr, bytes: Vec<u8> },
     /// Tell the server over signalling.
     Command(Command),
-}
-
-#[derive(Debug)]
-struct Sender {
-    publish: Publish,
-    encoder: Encoder,
-    mid: Option<Mid>,
-    seq: u64,
-    /// The client wants it sent.
-    on: bool,
-}
-
-impl Sender {
-    fn new(now: Instant, rng: &mut Rng, index: u32, publish: Publish) -> Self {
-        let made = (publish.source, publish.codec, publish.rate);
-        Self {
-            publish,
-            encoder: Encoder::new(now, rng, index, made),
-            mid: None,
-            seq: u64::from(rng.u16(..)),
-            on: true,
-        }
-    }
 }
 
 /// One headless client.
@@ -139,8 +117,8 @@ impl Client {
         let (mut rtc, keys) = with_keys(|| config.build(now));
         let candidate = Candidate::host(setup.inside, "udp").unwrap();
         rtc.add_local_candidate(candidate).unwrap();
-        let senders = setup.publish.iter();
-        let senders = senders.map(|publish| Sender::new(now, &mut rng, setup.index, *publish));
+        let publish = setup.publish.iter();
+        let senders = publish.map(|publish| Sender::new(now, &mut rng, setup.index, publish));
         let senders = senders.collect();
         let (peer, room) = (setup.peer, setup.room.clone());
         Self {
@@ -213,8 +191,10 @@ impl Client {
         }
         if self.connected.is_some() {
             for index in 0..self.senders.len() {
-                while self.senders[index].encoder.next_at() <= now {
-                    self.send_frame(now, index);
+                for layer in 0..self.senders[index].encodings.len() {
+                    while self.senders[index].encodings[layer].encoder.next_at() <= now {
+                        self.send_frame(now, index, layer);
+                    }
                 }
             }
         }
@@ -228,7 +208,8 @@ impl Client {
 
     /// When [`Client::handle_timeout`] is due.
     pub(crate) fn wakeup(&self) -> Instant {
-        let frames = self.senders.iter().map(|sender| sender.encoder.next_at());
+        let encodings = self.senders.iter().flat_map(|sender| &sender.encodings);
+        let frames = encodings.map(|encoding| encoding.encoder.next_at());
         let frame = frames.min().filter(|_| self.connected.is_some());
         frame.map_or(self.rtc_wakeup, |at| at.min(self.rtc_wakeup))
     }
@@ -247,7 +228,7 @@ impl Client {
             } else {
                 Direction::SendOnly
             };
-            let mid = api.add_media(kind, direction, None, None, None);
+            let mid = api.add_media(kind, direction, None, None, sender.simulcast());
             sender.mid = Some(mid);
             if both {
                 let count = of_kind(&mut self.receiving, kind);
@@ -330,28 +311,32 @@ impl Client {
     }
 
     /// Takes the frame that is due out of an encoder and sends it, if it may be sent.
-    fn send_frame(&mut self, now: Instant, index: usize) {
+    fn send_frame(&mut self, now: Instant, index: usize, layer: usize) {
         let sender = &mut self.senders[index];
-        let key_pending = sender.encoder.wants_keyframe();
-        let packets = sender.encoder.poll_frame();
-        let ready = sender.mid.filter(|_| sender.on).and_then(|mid| {
-            let media = self.rtc.media(mid)?;
-            let sending = media.direction().is_sending();
-            let codec = sender.publish.codec;
-            let params = self.rtc.codec_config().params().iter();
-            let mut params = params.filter(|p| media.remote_pts().contains(&p.pt()));
-            let pt = params.find(|p| p.spec().codec == codec)?.pt();
-            sending.then_some((mid, pt))
-        });
+        let encoding = &mut sender.encodings[layer];
+        let key_pending = encoding.encoder.wants_keyframe();
+        let packets = encoding.encoder.poll_frame();
+        let ready = sender
+            .mid
+            .filter(|_| sender.on && encoding.on)
+            .and_then(|mid| {
+                let media = self.rtc.media(mid)?;
+                let sending = media.direction().is_sending();
+                let codec = sender.publish.codec;
+                let params = self.rtc.codec_config().params().iter();
+                let mut params = params.filter(|p| media.remote_pts().contains(&p.pt()));
+                let pt = params.find(|p| p.spec().codec == codec)?.pt();
+                sending.then_some((mid, pt))
+            });
         let Some((mid, pt)) = ready else {
             if key_pending {
-                sender.encoder.request_keyframe();
+                encoding.encoder.request_keyframe();
             }
             return;
         };
         let audio = kind(sender.publish.source) == MediaKind::Audio;
         let mut api = self.rtc.direct_api();
-        let Some(stream) = api.stream_tx_by_mid(mid, None) else {
+        let Some(stream) = api.stream_tx_by_mid(mid, encoding.rid) else {
             self.errors.push(format!("no stream to send {mid} on"));
             return;
         };
@@ -361,14 +346,14 @@ impl Client {
                 voice_activity: audio.then_some(true),
                 ..ExtensionValues::default()
             };
-            let write = RtpWrite::new(pt, sender.seq.into(), packet.time, now, packet.payload);
+            let write = RtpWrite::new(pt, encoding.seq.into(), packet.time, now, packet.payload);
             stream.write_rtp(
                 write
                     .marker(packet.marker)
                     .ext_vals(ext_vals)
                     .nackable(true),
             );
-            sender.seq += 1;
+            encoding.seq += 1;
             self.sent += 1;
         }
         self.input(Input::Timeout(now));
@@ -409,8 +394,13 @@ impl Client {
             str0m::Event::Connected => self.connected = Some(now - self.began),
             str0m::Event::KeyframeRequest(request) => {
                 let mut senders = self.senders.iter_mut();
-                if let Some(sender) = senders.find(|s| s.mid == Some(request.mid)) {
-                    sender.encoder.request_keyframe();
+                let sender = senders.find(|s| s.mid == Some(request.mid));
+                let encoding = sender.and_then(|sender| {
+                    let mut encodings = sender.encodings.iter_mut();
+                    encodings.find(|encoding| encoding.rid == request.rid)
+                });
+                if let Some(encoding) = encoding {
+                    encoding.encoder.request_keyframe();
                     self.keyframe_requests += 1;
                 }
             }
@@ -462,20 +452,6 @@ impl Client {
             stamp,
             vp8: vp8.then(|| Vp8Ids::parse(&packet.payload)).flatten(),
         });
-    }
-}
-
-fn kind(source: Source) -> MediaKind {
-    match encoder::kind_of(source) {
-        Kind::Audio => MediaKind::Audio,
-        Kind::Video => MediaKind::Video,
-    }
-}
-
-fn of_kind(counts: &mut (u8, u8), kind: MediaKind) -> &mut u8 {
-    match kind {
-        MediaKind::Audio => &mut counts.0,
-        MediaKind::Video => &mut counts.1,
     }
 }
 

@@ -13,8 +13,8 @@ use crate::engine::command::{Kind, Source};
 /// Waiting this long for what is missing, a viewer asks for a keyframe.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Which track, since when.
-type Run = (u32, Source, u16);
+/// Which encoding of which track, since when.
+type Run = (u32, Source, u16, u8);
 
 /// One m-line's decoder.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Decoder {
     pub(crate) fn poll_keyframe_request(&mut self, now: Instant) -> bool {
         let video = self
             .run
-            .is_some_and(|(_, source, _)| kind_of(source) == Kind::Video);
+            .is_some_and(|(_, source, ..)| kind_of(source) == Kind::Video);
         let due = video
             && self
                 .stuck_since

@@ -21,6 +21,8 @@ pub(crate) struct Stamp {
     pub(crate) publisher: u32,
     /// Which of the publisher's tracks it is of.
     pub(crate) source: Source,
+    /// Which of the track's encodings, 0 without simulcast.
+    pub(crate) layer: u8,
     /// Counts the times the track was started.
     pub(crate) epoch: u16,
     /// Counts frames since the track was first started.
@@ -36,7 +38,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    const BYTES: usize = 18;
+    const BYTES: usize = 19;
     const MAGIC: [u8; 2] = [0xC0, 0x7E];
 
     /// The stamp of a payload that arrived whole; `None` when it is no packet of an encoder.
@@ -54,6 +56,7 @@ impl Stamp {
             packets: stamp[14],
             keyframe: stamp[15] != 0,
             head: stamp[16],
+            layer: stamp[17],
         };
         let filler = body.get(usize::from(stamp.head)..)?;
         filler
@@ -73,13 +76,14 @@ impl Stamp {
             self.packets,
             u8::from(self.keyframe),
             self.head,
+            self.layer,
         ]);
         payload.push(0x80);
     }
 
-    /// Which track, since when: a stream a decoder can follow without a keyframe.
-    pub(crate) fn run(&self) -> (u32, Source, u16) {
-        (self.publisher, self.source, self.epoch)
+    /// Which encoding of which track, since when: a stream a decoder can follow without a keyframe.
+    pub(crate) fn run(&self) -> (u32, Source, u16, u8) {
+        (self.publisher, self.source, self.epoch, self.layer)
     }
 
     fn filler(&self) -> u8 {
@@ -151,6 +155,8 @@ pub(crate) struct Rate {
     pub(crate) delta_bytes: usize,
     /// Bytes of a keyframe.
     pub(crate) key_bytes: usize,
+    /// Width and height of the pictures.
+    pub(crate) size: (u16, u16),
 }
 
 impl Rate {
@@ -159,13 +165,26 @@ impl Rate {
         frame_interval: Duration::from_millis(20),
         delta_bytes: 90,
         key_bytes: 90,
+        size: (0, 0),
     };
     /// A small camera picture: 15 frames a second, about 300 kbit/s.
     pub(crate) const CAMERA: Self = Self {
         frame_interval: Duration::from_millis(66),
         delta_bytes: 2500,
         key_bytes: 8000,
+        size: (320, 240),
     };
+
+    /// Pictures of this size, 30 a second, at this many kbit/s; keyframes are five times as big.
+    pub(crate) const fn pictures(width: u16, height: u16, kbps: usize) -> Self {
+        let delta_bytes = kbps * 1000 / 8 / 30;
+        Self {
+            frame_interval: Duration::from_micros(33_333),
+            delta_bytes,
+            key_bytes: 5 * delta_bytes,
+            size: (width, height),
+        }
+    }
 }
 
 /// One track's encoder.
@@ -174,6 +193,7 @@ pub(crate) struct Encoder {
     codec: Codec,
     publisher: u32,
     source: Source,
+    layer: u8,
     rate: Rate,
     epoch: u16,
     frame: u32,
@@ -197,6 +217,7 @@ impl Encoder {
             codec,
             publisher,
             source,
+            layer: 0,
             rate,
             epoch: 0,
             frame: 0,
@@ -206,6 +227,16 @@ impl Encoder {
             time_offset: rng.u32(..),
             picture: rng.u16(..) & 0x7FFF,
             tl0: rng.u8(..),
+        }
+    }
+
+    /// An encoder of the same pictures, as another layer of simulcast. It counts on its own.
+    pub(crate) fn sibling(&self, rng: &mut Rng, layer: u8, rate: Rate) -> Self {
+        let made = (self.source, self.codec, rate);
+        Self {
+            layer,
+            next_at: self.next_at,
+            ..Self::new(self.start, rng, self.publisher, made)
         }
     }
 
@@ -271,6 +302,7 @@ impl Encoder {
         let stamp = Stamp {
             publisher: self.publisher,
             source: self.source,
+            layer: self.layer,
             epoch: self.epoch,
             frame: self.frame,
             packet: packet as u8,
@@ -289,7 +321,9 @@ impl Encoder {
         let [high, low] = (self.picture | 0x8000).to_be_bytes();
         let mut head = vec![0x80 | start, 0xE0, high, low, self.tl0, 0x20];
         if first && key {
-            head.extend([0x10, 0x00, 0x01, 0x9D, 0x01, 0x2A, 0x40, 0x01, 0xF0, 0x00]);
+            let (width, height) = self.rate.size;
+            head.extend([0x10, 0x00, 0x01, 0x9D, 0x01, 0x2A]);
+            head.extend([width.to_le_bytes(), height.to_le_bytes()].concat());
         } else if first {
             head.extend([0x11, 0x00, 0x01]);
         }
@@ -307,7 +341,9 @@ impl Encoder {
         let [high, low] = (self.picture | 0x8000).to_be_bytes();
         let mut head = vec![flags, high, low];
         if structure {
-            head.extend([0x10, 0x01, 0x40, 0x00, 0xF0]);
+            let (width, height) = self.rate.size;
+            head.push(0x10);
+            head.extend([width.to_be_bytes(), height.to_be_bytes()].concat());
         }
         head
     }

@@ -34,5 +34,6 @@ mod oracle;
 mod publish;
 mod received;
 mod scenarios;
+mod sender;
 mod trace;
 mod world;

@@ -14,9 +14,18 @@ pub(crate) struct Publish {
     pub(crate) codec: Codec,
     /// How much of it there is.
     pub(crate) rate: Rate,
+    /// Its encodings, each with its RID; none without simulcast. The first is what `rate` says.
+    pub(crate) simulcast: &'static [(&'static str, Rate)],
     /// Whether its m-line also receives, as in a client that adds its tracks and nothing else.
     pub(crate) also_receives: bool,
 }
+
+/// Three layers, offered the biggest last; their names say nothing.
+const LAYERS: [(&str, Rate); 3] = [
+    ("b", Rate::pictures(320, 180, 150)),
+    ("c", Rate::pictures(640, 360, 500)),
+    ("a", Rate::pictures(1280, 720, 1500)),
+];
 
 impl Publish {
     /// A microphone.
@@ -24,6 +33,7 @@ impl Publish {
         source: Source::Microphone,
         codec: Codec::Opus,
         rate: Rate::VOICE,
+        simulcast: &[],
         also_receives: false,
     };
 
@@ -33,7 +43,17 @@ impl Publish {
             source: Source::Camera,
             codec,
             rate: Rate::CAMERA,
+            simulcast: &[],
             also_receives: false,
+        }
+    }
+
+    /// A camera in three layers: 150, 500 and 1500 kbit/s.
+    pub(crate) const fn layered(codec: Codec) -> Self {
+        Self {
+            rate: LAYERS[0].1,
+            simulcast: &LAYERS,
+            ..Self::camera(codec)
         }
     }
 }

@@ -58,6 +58,10 @@ const DEFAULT_RTT_US: u64 = 200_000;
 /// would: one disturbed probe is no collapse. libwebrtc kProbeDropThroughputFraction.
 const PROBE_KEEPS: f64 = 0.85;
 
+/// Who is sent less than this share of the rate does not use it. An unused rate grows to 1.5 times
+/// what arrives and no further.
+const USED: f64 = 0.8;
+
 /// After an outage the path is asked for this share of what it carried before. libwebrtc
 /// probe_controller.cc, kProbeFractionAfterDrop.
 const RECOVERY: f64 = 0.85;
@@ -434,8 +438,15 @@ impl Bwe {
             rate_bps: self.uncapped_bps(),
             wanted_bps: self.reach_bps(),
             congested: self.delay.detector.usage() == Usage::Over || self.loss.is_heavy(),
-            settled: self.aimd.is_near_capacity() && !self.alr.is_limited(),
+            settled: self.aimd.is_near_capacity() && !self.alr.is_limited() && self.is_used(),
         }
+    }
+
+    /// What is sent follows the rate. It does not where the next layer of a picture takes more
+    /// than the rate: then only probes can find out about it.
+    fn is_used(&self) -> bool {
+        let acked_bps = self.acked.bps();
+        acked_bps.is_none_or(|acked_bps| acked_bps >= USED * self.uncapped_bps())
     }
 
     /// What is worth probing for, in bit/s.

@@ -53,8 +53,16 @@ pub struct StoredId {
     number: u32,
 }
 
+impl StoredId {
+    /// A packet that no history holds: what leaves under it cannot be sent again.
+    pub const NOTHING: Self = Self {
+        history: HistoryId(0),
+        number: 0,
+    };
+}
+
 /// Tells histories apart, so that what one track sent is never taken for another's after a slot
-/// changed hands. The engine gives each its own.
+/// changed hands. The engine gives each its own, from 1 on; 0 is nobody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryId(pub u32);
 

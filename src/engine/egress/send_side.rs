@@ -187,8 +187,7 @@ impl SendSide {
         let Some(live) = self.live.as_mut().filter(|_| self.cluster.is_some()) else {
             return 0;
         };
-        let lanes = &mut self.lanes;
-        let Some(lane) = lanes.iter_mut().find(|lane| lane.writer.can_pad()) else {
+        let Some(lane) = self.lanes.iter_mut().find(|l| l.writer.can_pad()) else {
             return 0;
         };
         let (mut left, mut packets) = (left, 0);
@@ -251,6 +250,13 @@ impl SendSide {
             lane.report(at, leaving.clock, &mut live.outlet, batch);
         }
         Ok(written.bytes)
+    }
+
+    /// Sends nothing again that left in a slot so far: it would keep a new layer waiting.
+    pub(crate) fn forget(&mut self, index: usize) {
+        if let Some(lane) = self.lanes.get_mut(index) {
+            lane.log.clear();
+        }
     }
 
     /// Opens and reads a client's SRTCP. `None` before there are keys: then it is str0m's.

@@ -16,7 +16,9 @@ impl Client {
         let sender = found.expect("the client publishes this source");
         sender.on = on;
         if on {
-            sender.encoder.restart(now);
+            for encoding in &mut sender.encodings {
+                encoding.encoder.restart(now);
+            }
         }
         let direction = match (on, sender.publish.also_receives) {
             (true, false) => Direction::SendOnly,
@@ -31,17 +33,30 @@ impl Client {
         self.drain(now);
     }
 
-    /// The next frame of a track is a keyframe.
+    /// The next frame of a track is a keyframe, in every layer.
     pub(crate) fn request_keyframe(&mut self, source: Source) {
         let mut senders = self.senders.iter_mut();
         if let Some(sender) = senders.find(|sender| sender.publish.source == source) {
-            sender.encoder.request_keyframe();
+            for encoding in &mut sender.encodings {
+                encoding.encoder.request_keyframe();
+            }
+        }
+    }
+
+    /// Stops or starts a layer, as an encoder does that has too little bandwidth: without a word.
+    pub(crate) fn set_layer(&mut self, source: Source, layer: usize, on: bool) {
+        let found = self.senders.iter_mut().find(|s| s.publish.source == source);
+        let sender = found.expect("the client publishes this source");
+        let encoding = &mut sender.encodings[layer];
+        encoding.on = on;
+        if on {
+            encoding.encoder.request_keyframe();
         }
     }
 
     /// Publishes another track, on an m-line of its own.
     pub(crate) fn publish(&mut self, now: Instant, publish: Publish) {
-        let sender = Sender::new(now, &mut self.rng, self.index, publish);
+        let sender = Sender::new(now, &mut self.rng, self.index, &publish);
         self.senders.push(sender);
         self.offer_again = true;
         self.offer();

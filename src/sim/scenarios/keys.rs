@@ -133,6 +133,7 @@ fn a_stream_rolls_over_under_loss_and_repeats_nothing() {
             frame_interval: Duration::from_millis(1),
             delta_bytes: 120,
             key_bytes: 300,
+            ..Rate::CAMERA
         },
         ..Publish::camera(Codec::Vp8)
     };
@@ -187,6 +188,8 @@ fn call(seed: u64, dtls: DtlsVersion) -> World {
         world.join(0, "room", &CAMERA_AND_VOICE);
     }
     world.run_until_connected();
+    // The first packet of all cannot be asked for again.
+    world.run(Duration::from_secs(1));
     let qualities = [(Quality::lossy(0.02), 5), (Quality::CLEAN, 2)];
     for (down, seconds) in qualities {
         (0..3).for_each(|index| world.set_quality(index, Quality::CLEAN, down));

@@ -9,6 +9,7 @@ mod keys;
 mod loss;
 mod repeat;
 mod rooms;
+mod simulcast;
 mod stock;
 mod wishes;
 

@@ -1,0 +1,150 @@
+//! Publishers with several layers, and viewers on paths of all kinds.
+
+use std::time::Duration;
+
+use str0m::format::Codec;
+
+use crate::engine::command::{Kind, Source};
+use crate::sim::link::Quality;
+use crate::sim::oracle;
+use crate::sim::publish::Publish;
+use crate::sim::world::{Setup, World};
+
+const LAYERED: [Publish; 2] = [Publish::VOICE, Publish::layered(Codec::Vp8)];
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A path down with 200 ms of queue.
+fn narrow(bits_per_s: u64) -> Quality {
+    Quality {
+        capacity: Some(bits_per_s),
+        queue_bytes: bits_per_s as usize / 8 / 5,
+        ..Quality::CLEAN
+    }
+}
+
+/// One who sends three layers, and viewers on these paths.
+fn watched(seed: u64, paths: &[Quality]) -> World {
+    let mut world = World::new(Setup::seed(seed));
+    world.join(0, "room", &LAYERED);
+    for path in paths {
+        let viewer = world.join(0, "room", &[]);
+        world.set_quality(viewer, Quality::CLEAN, *path);
+    }
+    world.run_until_connected();
+    world
+}
+
+/// The layer of each video packet a viewer got since then, in order of arrival.
+fn layers(world: &World, viewer: usize, since: Duration) -> Vec<(Duration, u8)> {
+    let lines = world.client(viewer).lines.values();
+    let packets = lines.flat_map(|line| &line.received);
+    let mut layers: Vec<_> = packets
+        .filter(|packet| packet.at >= since)
+        .filter_map(|packet| Some((packet.at, packet.stamp?)))
+        .filter(|(_, stamp)| stamp.source == Source::Camera)
+        .map(|(at, stamp)| (at, stamp.layer))
+        .collect();
+    layers.sort_by_key(|(at, _)| *at);
+    layers
+}
+
+/// The layer a viewer got last.
+fn layer(world: &World, viewer: usize) -> Option<u8> {
+    let since = world.time() - SECOND / 2;
+    layers(world, viewer, since).last().map(|(_, layer)| *layer)
+}
+
+/// When a viewer could show pictures.
+fn shown(world: &World, viewer: usize) -> Vec<Duration> {
+    let lines = world.client(viewer).lines.values();
+    let pictures = lines.flat_map(|line| &line.shown);
+    let mut shown: Vec<_> = pictures
+        .filter(|(_, kind)| *kind == Kind::Video)
+        .map(|(at, _)| *at)
+        .collect();
+    shown.sort();
+    shown
+}
+
+/// The longest time without a picture between these two moments.
+fn longest_gap(world: &World, viewer: usize, from: Duration, to: Duration) -> Duration {
+    let shown = shown(world, viewer);
+    let inside = shown.into_iter().filter(|at| *at > from && *at < to);
+    let mut before = from;
+    let mut longest = Duration::ZERO;
+    for at in inside.chain([to]) {
+        longest = longest.max(at - before);
+        before = at;
+    }
+    longest
+}
+
+/// Every viewer's streams are unbroken but for what its path lost.
+fn check_streams(world: &World, missing: usize) {
+    for (index, seat) in world.present() {
+        assert_eq!(seat.client.errors, Vec::<String>::new(), "client {index}");
+        for (mid, line) in &seat.client.lines {
+            let found = oracle::stream_law(&line.received, missing, world.time());
+            assert!(found.is_empty(), "client {index}, m-line {mid}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_wide_path_gets_the_biggest_layer_and_a_narrow_one_what_fits() {
+    let mut world = watched(60, &[Quality::CLEAN, narrow(1_000_000), narrow(300_000)]);
+    world.run(SECOND * 20);
+    let got = [1, 2, 3].map(|viewer| layer(&world, viewer));
+    assert_eq!(got, [Some(2), Some(1), Some(0)]);
+    let since = world.time() - SECOND * 5;
+    for viewer in [1, 2, 3] {
+        let gap = longest_gap(&world, viewer, since, world.time());
+        assert!(gap < Duration::from_millis(300), "client {viewer}: {gap:?}");
+    }
+    check_streams(&world, usize::MAX);
+}
+
+#[test]
+fn a_layer_that_its_publisher_stops_is_left_without_a_freeze() {
+    let mut world = watched(61, &[Quality::CLEAN]);
+    world.run(SECOND * 6);
+    assert_eq!(layer(&world, 1), Some(2));
+    let stopped = world.time();
+    world.act(0, |client, _| client.set_layer(Source::Camera, 2, false));
+    world.run(SECOND * 5);
+    assert_eq!(layer(&world, 1), Some(1));
+    let gap = longest_gap(&world, 1, stopped, world.time());
+    assert!(gap <= Duration::from_millis(500), "{gap:?}");
+    world.act(0, |client, _| client.set_layer(Source::Camera, 2, true));
+    world.run(SECOND * 5);
+    assert_eq!(layer(&world, 1), Some(2));
+    check_streams(&world, 0);
+}
+
+#[test]
+fn a_path_that_falls_and_rises_gets_what_fits_and_never_freezes() {
+    let mut world = watched(62, &[narrow(3_000_000)]);
+    world.run(SECOND * 10);
+    assert_eq!(layer(&world, 1), Some(2));
+    let fell = world.time();
+    world.set_quality(1, Quality::CLEAN, narrow(400_000));
+    world.run(SECOND * 15);
+    let after = layers(&world, 1, fell);
+    let smaller = after.iter().find(|(_, layer)| *layer == 0);
+    let down = smaller.expect("it goes down").0 - fell;
+    assert!(down <= Duration::from_millis(1500), "down after {down:?}");
+    assert_eq!(layer(&world, 1), Some(0));
+    let rose = world.time();
+    world.set_quality(1, Quality::CLEAN, narrow(3_000_000));
+    world.run(SECOND * 20);
+    let after = layers(&world, 1, rose);
+    let bigger = after.iter().find(|(_, layer)| *layer == 2);
+    let up = bigger.expect("it goes up").0 - rose;
+    assert!(up <= SECOND * 15, "up after {up:?}");
+    // What was on its way fills 200 ms of queue, and what comes after it is lost until that is
+    // noticed.
+    let gap = longest_gap(&world, 1, fell - SECOND, world.time());
+    assert!(gap <= Duration::from_millis(650), "{gap:?}");
+    check_streams(&world, usize::MAX);
+}
