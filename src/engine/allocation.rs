@@ -46,13 +46,29 @@ struct Seat {
     sent_bps: u64,
 }
 
+/// What reports change is decided anew no more often than this: an estimate moves little in less.
+const REVIEW: Duration = Duration::from_millis(150);
+
 impl Engine {
+    /// Decides anew what each slot of a peer gets, unless that was decided a moment ago.
+    pub(super) fn review(&mut self, now: Instant, key: Key<Peer>) {
+        let peer = self.peers.get(key);
+        let is_due = |peer: &Peer| {
+            peer.allocated_at
+                .is_none_or(|at| now.saturating_duration_since(at) >= REVIEW)
+        };
+        if peer.is_some_and(is_due) {
+            self.allocate(now, key);
+        }
+    }
+
     /// Decides anew what each slot of a peer gets, and begins what can begin.
     pub(super) fn allocate(&mut self, now: Instant, key: Key<Peer>) {
         let Self { peers, tracks, .. } = self;
         let Some(peer) = peers.get_mut(key).filter(|peer| peer.is_connected()) else {
             return;
         };
+        peer.allocated_at = Some(now);
         let sound_bps = sound(now, peer, tracks);
         let mut rungs = Vec::new();
         let seats = seats(now, peer, tracks, &mut rungs);

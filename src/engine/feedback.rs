@@ -67,7 +67,7 @@ impl Engine {
                         }
                     }
                 }
-                self.allocate(now, key);
+                self.review(now, key);
                 Ok(disposition == Disposition::HandToStr0m)
             }
         };

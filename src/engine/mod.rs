@@ -290,7 +290,7 @@ impl Engine {
                 self.doomed.push((key, reason));
             }
             self.tell_lost(now, key);
-            self.allocate(now, key);
+            self.review(now, key);
             self.send_due_keyframe_requests(now, key);
             if let Some(peer) = self.peers.get_mut(key)
                 && peer.is_pacing_due(now)
