@@ -141,7 +141,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Refused;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let Json(body) = Json::from_request(request, state).await?;
+        // serde would take an array for an object: its elements for the fields, in their order.
+        let Json(fields): Json<serde_json::Map<String, serde_json::Value>> =
+            Json::from_request(request, state).await?;
+        let body = serde_json::from_value(fields.into()).map_err(|error| {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            Self::Rejection::new(status, Code::BadMessage, &error.to_string())
+        })?;
         Ok(Self(body))
     }
 }
