@@ -131,6 +131,8 @@ function judgeResends(sent, answer) {
       before.add(`${ssrc}/${seq}`);
       continue;
     }
+    // A probe is made up with packets of padding only.
+    if (Number.isNaN(original)) continue;
     resends += 1;
     if (!before.has(`${mediaOf.get(ssrc)}/${original}`)) {
       throw new Error(`SSRC ${ssrc} resends ${original}, which never left`);
