@@ -6,19 +6,16 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use corelay::engine::command::{Command, Event, Permissions};
-use corelay::engine::dtls::Identity;
-use corelay::engine::{Arrival, Datagram, Engine, Options, Output};
-use corelay::id::{PeerId, RoomId, ShardId};
-use str0m::change::{SdpAnswer, SdpPendingOffer};
+use corelay::engine::{Arrival, Datagram, Engine, Output};
+use corelay::id::{PeerId, RoomId};
 use str0m::config::DtlsCert;
-use str0m::format::Codec;
-use str0m::media::{Direction, MediaKind, Mid};
-use str0m::net::{Protocol, Receive};
-use str0m::rtp::RtpWrite;
-use str0m::{Candidate, Input, Output as RtcOutput, Rtc, RtcConfig};
+use str0m::media::Direction;
 
-/// RTP payload bytes of one packet.
-const PAYLOAD: usize = 1160;
+#[path = "room/client.rs"]
+mod client;
+
+use client::Client;
+
 /// Virtual time between packets of the publisher: 2.4 Mbit/s.
 const PACKET_INTERVAL: Duration = Duration::from_millis(4);
 /// Packets by which everyone who watches has had a keyframe and an estimate.
@@ -43,22 +40,6 @@ pub(crate) struct Rig {
     indices: BTreeMap<SocketAddr, usize>,
     /// What clients have said since the last turn.
     waiting: Vec<Given>,
-    seq: u64,
-}
-
-/// A str0m client.
-struct Client {
-    rtc: Rtc,
-    address: SocketAddr,
-    connected: bool,
-    pending: Option<SdpPendingOffer>,
-    mid: Option<Mid>,
-    wakeup: Instant,
-    outbox: Vec<Vec<u8>>,
-}
-
-fn server() -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, 1], 10_000))
 }
 
 /// Observes nothing.
@@ -74,26 +55,13 @@ impl Rig {
     )]
     pub(crate) fn new(subscribers: usize) -> Self {
         let now = Instant::now();
-        let options = Options {
-            shard: ShardId::new(0),
-            shards: 1,
-            candidates: [server()].into(),
-            tcp_candidates: [].into(),
-            identity: Identity::generate(),
-            seed: [7; 32],
-            max_video_slots: 1,
-            max_audio_slots: 0,
-        };
-        let provider = str0m::crypto::from_feature_flags();
-        let certificate = provider.dtls_provider.generate_certificate();
         let mut rig = Self {
-            engine: Engine::new(now, Duration::ZERO, options),
+            engine: client::engine(now, 1),
             now,
-            certificate: certificate.expect("the system has randomness"),
+            certificate: client::certificate(),
             clients: Vec::new(),
             indices: BTreeMap::new(),
             waiting: Vec::new(),
-            seq: 1000,
         };
         for _ in 0..=subscribers {
             rig.join(&mut unobserved);
@@ -115,7 +83,7 @@ impl Rig {
         } else {
             Direction::RecvOnly
         };
-        let sdp = client.offer(direction);
+        let sdp = client.offer(direction, 1);
         let sources = Vec::new();
         self.indices.insert(client.address, index);
         self.clients.push(client);
@@ -189,8 +157,7 @@ impl Rig {
                     let mut clients = self.clients.iter_mut();
                     let client = clients.find(|client| client.pending.is_some());
                     let client = client.expect("somebody offered");
-                    client.handle_answer(&sdp);
-                    client.handle_timeout(self.now);
+                    client.handle_answer(self.now, &sdp);
                 }
                 Output::Event(Event::Refused { refusal, .. }) => panic!("{refusal}"),
                 Output::Event(Event::Closed { reason, .. }) => panic!("closed: {reason:?}"),
@@ -202,21 +169,8 @@ impl Rig {
     /// Has the publisher send.
     fn encrypt(&mut self, count: usize) {
         let publisher = &mut self.clients[0];
-        let mid = publisher.mid.expect("it published");
-        let params = publisher.rtc.codec_config().params().iter();
-        let mut params = params.filter(|params| params.spec().codec == Codec::Vp8);
-        let pt = params.next().expect("VP8 is on").pt();
-        let mut api = publisher.rtc.direct_api();
-        let stream = api.stream_tx_by_mid(mid, None).expect("it publishes");
-        for _ in 0..count {
-            let time = (self.seq * 360) as u32;
-            let write = RtpWrite::new(pt, self.seq.into(), time, self.now, vp8_frame(self.seq));
-            stream.write_rtp(write.marker(true).nackable(true));
-            self.seq += 1;
-        }
-        publisher.handle_timeout(self.now);
         let from = publisher.address;
-        let sent = publisher.outbox.drain(..);
+        let sent = publisher.publish(self.now, count).into_iter();
         self.waiting
             .extend(sent.map(|bytes| Given::Datagram(from, bytes)));
     }
@@ -229,7 +183,7 @@ fn take_turn(engine: &mut Engine, now: Instant, given: &mut Vec<Given>, outputs:
             Given::Datagram(from, bytes) => {
                 let datagram = Datagram {
                     from,
-                    to: server(),
+                    to: client::server(),
                     bytes: &bytes,
                     arrival: Arrival::Socket,
                 };
@@ -243,85 +197,4 @@ fn take_turn(engine: &mut Engine, now: Instant, given: &mut Vec<Given>, outputs:
     while let Some(output) = engine.poll_output() {
         outputs.push(output);
     }
-}
-
-impl Client {
-    fn new(now: Instant, index: usize, certificate: DtlsCert) -> Self {
-        let [high, low] = u16::try_from(index).expect("few clients").to_be_bytes();
-        let address = SocketAddr::from(([10, 0, high, low], 40_000));
-        let mut rtc = RtcConfig::new()
-            .clear_codecs()
-            .enable_vp8(true)
-            .set_rtp_mode(true)
-            .set_dtls_cert(certificate)
-            .build(now);
-        let candidate = Candidate::host(address, "udp").expect("a good address");
-        rtc.add_local_candidate(candidate);
-        Self {
-            rtc,
-            address,
-            connected: false,
-            pending: None,
-            mid: None,
-            wakeup: now,
-            outbox: Vec::new(),
-        }
-    }
-
-    fn offer(&mut self, direction: Direction) -> String {
-        let mut api = self.rtc.sdp_api();
-        self.mid = Some(api.add_media(MediaKind::Video, direction, None, None, None));
-        let (offer, pending) = api.apply().expect("a new m-line needs an offer");
-        self.pending = Some(pending);
-        offer.to_sdp_string()
-    }
-
-    fn handle_answer(&mut self, sdp: &str) {
-        let pending = self.pending.take().expect("an offer was made");
-        let answer = SdpAnswer::from_sdp_string(sdp).expect("the engine's answers parse");
-        let api = self.rtc.sdp_api();
-        api.accept_answer(pending, answer)
-            .expect("the engine's answers fit");
-    }
-
-    fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) {
-        let receive = Receive::new(Protocol::Udp, server(), self.address, bytes);
-        let receive = receive.expect("the engine sends what str0m reads");
-        let input = Input::Receive(now, receive);
-        self.rtc.handle_input(input).expect("the client is well");
-        self.drain();
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        let input = Input::Timeout(now);
-        self.rtc.handle_input(input).expect("the client is well");
-        self.drain();
-    }
-
-    fn drain(&mut self) {
-        loop {
-            match self.rtc.poll_output().expect("the client is well") {
-                RtcOutput::Transmit(transmit) => self.outbox.push(transmit.contents.to_vec()),
-                RtcOutput::Event(str0m::Event::Connected) => self.connected = true,
-                RtcOutput::Event(_) => {}
-                RtcOutput::Timeout(at) => {
-                    self.wakeup = at;
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// A frame of one packet (RFC 7741 §4.2), every 64th a keyframe.
-fn vp8_frame(number: u64) -> Vec<u8> {
-    let [high, low] = (number as u16 | 0x8000).to_be_bytes();
-    let mut payload = vec![0x90, 0xE0, high, low, number as u8, 0x20];
-    if number % 64 == 1000 % 64 {
-        payload.extend([0x10, 0x00, 0x01, 0x9D, 0x01, 0x2A, 0x40, 0x01, 0xF0, 0x00]);
-    } else {
-        payload.extend([0x11, 0x00, 0x01]);
-    }
-    payload.resize(PAYLOAD, 0x55);
-    payload
 }

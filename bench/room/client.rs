@@ -1,8 +1,11 @@
-//! A client in memory: a full str0m peer with real ICE, DTLS and SRTP.
+//! A client in memory, a full str0m peer with real ICE, DTLS and SRTP, and the engine it talks to.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use corelay::engine::dtls::Identity;
+use corelay::engine::{Engine, Options};
+use corelay::id::ShardId;
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::config::DtlsCert;
 use str0m::format::Codec;
@@ -14,6 +17,32 @@ use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 /// RTP payload bytes of one packet.
 pub(crate) const PAYLOAD: usize = 1160;
 
+/// Where the engine is reached.
+pub(crate) fn server() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 10_000))
+}
+
+/// An engine that asks for at most so many videos.
+pub(crate) fn engine(now: Instant, max_video_slots: u8) -> Engine {
+    let options = Options {
+        shard: ShardId::new(0),
+        shards: 1,
+        candidates: [server()].into(),
+        tcp_candidates: [].into(),
+        identity: Identity::generate(),
+        seed: [7; 32],
+        max_video_slots,
+        max_audio_slots: 0,
+    };
+    Engine::new(now, Duration::ZERO, options)
+}
+
+/// A certificate for all clients: making one costs more than a handshake.
+pub(crate) fn certificate() -> DtlsCert {
+    let provider = str0m::crypto::from_feature_flags().dtls_provider;
+    provider.generate_certificate().expect("a certificate")
+}
+
 /// One peer of the room.
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
@@ -24,19 +53,16 @@ pub(crate) struct Client {
     /// What it has to send to the server.
     pub(crate) outbox: Vec<Vec<u8>>,
     rtc: Rtc,
-    server: SocketAddr,
     /// The first m-line of its offer.
     mid: Option<Mid>,
     seq: u64,
 }
 
 impl Client {
-    pub(crate) fn new(
-        now: Instant,
-        address: SocketAddr,
-        server: SocketAddr,
-        cert: DtlsCert,
-    ) -> Self {
+    /// The `index`th client, which makes its address.
+    pub(crate) fn new(now: Instant, index: usize, cert: DtlsCert) -> Self {
+        let [high, low] = u16::try_from(index).expect("few clients").to_be_bytes();
+        let address = SocketAddr::from(([10, 0, high, low], 40_000));
         let mut rtc = RtcConfig::new()
             .clear_codecs()
             .enable_vp8(true)
@@ -51,7 +77,6 @@ impl Client {
             wakeup: now,
             outbox: Vec::new(),
             rtc,
-            server,
             mid: None,
             seq: 1000,
         }
@@ -79,7 +104,7 @@ impl Client {
     }
 
     pub(crate) fn handle_datagram(&mut self, now: Instant, bytes: &[u8]) {
-        let receive = Receive::new(Protocol::Udp, self.server, self.address, bytes);
+        let receive = Receive::new(Protocol::Udp, server(), self.address, bytes);
         let receive = receive.expect("the engine sends what str0m reads");
         let input = Input::Receive(now, receive);
         self.rtc.handle_input(input).expect("the client is well");

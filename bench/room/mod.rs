@@ -7,13 +7,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use corelay::engine::command::{Command, Event, Permissions};
-use corelay::engine::dtls::Identity;
-use corelay::engine::{Arrival, Datagram, Engine, Options, Output};
-use corelay::id::{PeerId, RoomId, ShardId};
+use corelay::engine::{Arrival, Datagram, Engine, Output};
+use corelay::id::{PeerId, RoomId};
 use str0m::media::Direction;
 use str0m::net::{Protocol, Transmit};
 
-use client::Client;
+use client::{Client, server};
 
 /// With feedback, one datagram in this many is lost on its way to a viewer and asked for again.
 pub(crate) const LOST_ONE_IN: usize = 100;
@@ -88,10 +87,6 @@ pub(crate) struct Room {
     clock: fn() -> u64,
 }
 
-fn server() -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, 1], 10_000))
-}
-
 impl Room {
     /// Everyone has joined and is connected, and media has flowed for a while. `clock` is the
     /// thread's CPU time, in nanoseconds.
@@ -101,28 +96,14 @@ impl Room {
     )]
     pub(crate) fn new(shape: Shape, clock: fn() -> u64) -> Self {
         let now = Instant::now();
-        let options = Options {
-            shard: ShardId::new(0),
-            shards: 1,
-            candidates: [server()].into(),
-            tcp_candidates: [].into(),
-            identity: Identity::generate(),
-            seed: [7; 32],
-            max_video_slots: u8::try_from(shape.slots).expect("slots are counted in a byte"),
-            max_audio_slots: 0,
-        };
-        let provider = str0m::crypto::from_feature_flags().dtls_provider;
-        let cert = provider.generate_certificate().expect("a certificate");
+        let slots = u8::try_from(shape.slots).expect("slots are counted in a byte");
+        let cert = client::certificate();
         let clients: Vec<_> = (0..shape.slots + shape.viewers)
-            .map(|index| {
-                let [high, low] = u16::try_from(index).expect("few clients").to_be_bytes();
-                let address = SocketAddr::from(([10, 0, high, low], 40_000));
-                Client::new(now, address, server(), cert.clone())
-            })
+            .map(|index| Client::new(now, index, cert.clone()))
             .collect();
         let addresses = clients.iter().map(|client| client.address);
         let mut room = Self {
-            engine: Engine::new(now, Duration::ZERO, options),
+            engine: client::engine(now, slots),
             now,
             shape,
             indices: addresses.enumerate().map(|(i, at)| (at, i)).collect(),
