@@ -23,8 +23,9 @@ use crate::signal::limits::{self, LogGate};
 use crate::signal::message::{Reference, ServerMessage};
 use crate::signal::problem::Problem;
 use crate::signal::session::{CloseCode, Output, Rules, Session, Visitor};
+use crate::signal::sockets::Sockets;
 use crate::signal::token::Denied;
-use crate::signal::websocket::{self, Heard, Mail, Outbox};
+use crate::signal::websocket::{Heard, Mail, Outbox};
 use crate::signal::{Now, Options};
 pub use answers::{Health, HealthConfig, Question};
 pub use handle::{Handle, Stopping};
@@ -62,10 +63,7 @@ pub struct Hub {
     shards: Shards,
     directory: Directory,
     clients: BTreeMap<SocketId, Client>,
-    opened: u64,
-    /// A clone is in every open socket's mail, so that the end of the last one can be awaited.
-    open: mpsc::Sender<()>,
-    closed: mpsc::Receiver<()>,
+    sockets: Sockets,
     signalling: Signalling,
     log: Log,
 }
@@ -97,7 +95,6 @@ impl Hub {
     #[must_use]
     pub fn new(now: Instant, options: &Options, commands: Vec<CommandSender>) -> (Self, Handle) {
         let (handle, inputs) = Handle::new();
-        let (open, closed) = mpsc::channel(1);
         let ids: Vec<_> = commands.iter().map(CommandSender::shard).collect();
         let hub = Self {
             rules: Arc::new(Rules {
@@ -109,9 +106,7 @@ impl Hub {
             shards: Shards::new(commands),
             directory: Directory::new(options.rooms.clone(), &ids),
             clients: BTreeMap::new(),
-            opened: 0,
-            open,
-            closed,
+            sockets: Sockets::new(),
             signalling: Signalling::default(),
             log: Log {
                 slow: LogGate::new(now),
@@ -162,17 +157,8 @@ impl Hub {
         for socket in sockets {
             self.with(now, socket, Session::handle_shutdown);
         }
-        let Self {
-            open,
-            mut closed,
-            inputs,
-            ..
-        } = self;
-        drop((open, inputs));
-        if tokio::time::timeout(limits::SHUTDOWN_TIMEOUT, closed.recv())
-            .await
-            .is_err()
-        {
+        drop(self.inputs);
+        if !self.sockets.closed().await {
             tracing::info!("some WebSockets did not close in time");
         }
     }
@@ -218,12 +204,9 @@ impl Hub {
     }
 
     fn handle_opened(&mut self, now: Now, visitor: Visitor, reply: oneshot::Sender<Mail>) {
-        self.opened += 1;
-        let socket = SocketId(self.opened);
-        let (outbox, mail) = websocket::mailbox(socket, &self.rules.limits, self.open.clone());
-        if reply.send(mail).is_err() {
+        let Some((socket, outbox)) = self.sockets.open(&self.rules.limits, reply) else {
             return;
-        }
+        };
         self.signalling.sockets_opened += 1;
         let addresses = self.directory.addresses_mut();
         if let Err(too_many) = addresses.add_socket(now.at, visitor.network) {

@@ -28,6 +28,7 @@ pub mod request;
 pub mod resume;
 pub mod screen;
 pub mod session;
+pub mod sockets;
 pub mod stay;
 pub mod tls;
 pub mod token;

@@ -15,7 +15,8 @@ use crate::signal::directory::SocketId;
 use crate::signal::hub::Handle;
 use crate::signal::limits::{self, LogGate, Rate};
 use crate::signal::session::CloseCode;
-use crate::signal::websocket::{self, Heard, Mail, Outbox};
+use crate::signal::sockets::Sockets;
+use crate::signal::websocket::{Heard, Mail, Outbox};
 
 /// What a switchboard is told or asked.
 #[derive(Debug)]
@@ -60,10 +61,7 @@ pub struct Switchboard<D> {
     limits: Arc<limits::Options>,
     inputs: mpsc::Receiver<Input>,
     lines: BTreeMap<SocketId, Line>,
-    opened: u64,
-    /// A clone is in every open socket's mail, so that the end of the last one can be awaited.
-    open: mpsc::Sender<()>,
-    closed: mpsc::Receiver<()>,
+    sockets: Sockets,
     figures: Figures,
     slow: LogGate,
 }
@@ -79,15 +77,12 @@ impl<D: Dialect> Switchboard<D> {
     #[must_use]
     pub fn new(dialect: D, now: Instant, limits: Arc<limits::Options>) -> (Self, Handle<Input>) {
         let (handle, inputs) = Handle::new();
-        let (open, closed) = mpsc::channel(1);
         let switchboard = Self {
             dialect,
             limits,
             inputs,
             lines: BTreeMap::new(),
-            opened: 0,
-            open,
-            closed,
+            sockets: Sockets::new(),
             figures: Figures::default(),
             slow: LogGate::new(now),
         };
@@ -109,15 +104,8 @@ impl<D: Dialect> Switchboard<D> {
         for (_, line) in std::mem::take(&mut self.lines) {
             line.outbox.close(CloseCode::GoingAway);
         }
-        let Self {
-            open,
-            mut closed,
-            inputs,
-            ..
-        } = self;
-        drop((open, inputs));
-        // Whoever does not close in time is dropped with the runtime.
-        let _ = tokio::time::timeout(limits::SHUTDOWN_TIMEOUT, closed.recv()).await;
+        drop(self.inputs);
+        self.sockets.closed().await;
     }
 
     fn handle_input(&mut self, now: Instant, input: Input) {
@@ -130,12 +118,9 @@ impl<D: Dialect> Switchboard<D> {
     }
 
     fn handle_opened(&mut self, now: Instant, caller: Caller, reply: oneshot::Sender<Mail>) {
-        self.opened += 1;
-        let socket = SocketId(self.opened);
-        let (outbox, mail) = websocket::mailbox(socket, &self.limits, self.open.clone());
-        if reply.send(mail).is_err() {
+        let Some((socket, outbox)) = self.sockets.open(&self.limits, reply) else {
             return;
-        }
+        };
         let rate = Rate::new(now, &self.limits);
         self.lines.insert(socket, Line { outbox, rate });
         let outputs = self.dialect.handle_opened(socket, caller);
