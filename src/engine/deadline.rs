@@ -112,23 +112,16 @@ impl<K: Copy + Ord + Hash> Default for Deadlines<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::clock::origin;
     use proptest::prelude::*;
     use std::time::Duration;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test's clock has to begin somewhere"
-    )]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
 
     proptest! {
         #[test]
         fn the_earliest_comes_first_and_nothing_piles_up(
             steps in prop::collection::vec((0..6_u32, prop::option::of(0..20_u64)), 0..100),
         ) {
-            let start = epoch();
+            let start = origin();
             let at = |n: u64| start + Duration::from_millis(n);
             let mut deadlines = Deadlines::new();
             let mut model = [None; 5];

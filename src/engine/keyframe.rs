@@ -119,15 +119,8 @@ impl KeyframeRequests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::clock::origin;
     use proptest::prelude::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test's clock has to begin somewhere"
-    )]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum What {
@@ -141,7 +134,7 @@ mod tests {
     /// Times of the requests sent, in ms, when these things happen and the clock then runs on to
     /// `end`. Woken only when it asked to be.
     fn run(options: Options, happenings: &[Happening], end: u64) -> Vec<u64> {
-        let start = epoch();
+        let start = origin();
         let mut requests = KeyframeRequests::new(options);
         let mut sent = Vec::new();
         for ms in 0..=end {
@@ -242,7 +235,7 @@ mod tests {
         let sent = run(Options::SMALL_LAYER, &happenings, 6000);
         assert_eq!(sent, [0, 1000, 2000, 4000, 6000]);
         let mut requests = KeyframeRequests::new(Options::SMALL_LAYER);
-        let start = epoch();
+        let start = origin();
         requests.request(start);
         assert!(requests.poll(start));
         requests.keyframe_seen();

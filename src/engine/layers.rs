@@ -415,15 +415,8 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::clock::origin;
     use proptest::prelude::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test's clock has to begin somewhere"
-    )]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -506,7 +499,7 @@ mod tests {
         sources[0].sizes = Some(size(1280, 720));
         sources[1].sizes = Some(size(320, 180));
         sources[2].sizes = Some(size(640, 360));
-        run(&mut layers, epoch(), &sources, 200);
+        run(&mut layers, origin(), &sources, 200);
         assert_eq!(layers.live().collect::<Vec<_>>(), [1, 2, 0]);
         assert_eq!(
             [0, 1, 2].map(|l| layers.place(l)),
@@ -522,13 +515,13 @@ mod tests {
     fn without_sizes_the_price_orders_layers_and_small_differences_do_not() {
         let mut layers = Layers::default();
         let sources = [source(0, 33, 6000), source(1, 33, 600), source(2, 33, 650)];
-        run(&mut layers, epoch(), &sources, 3000);
+        run(&mut layers, origin(), &sources, 3000);
         assert_eq!(layers.live().collect::<Vec<_>>(), [1, 2, 0]);
     }
 
     #[test]
     fn what_a_layer_costs_is_measured_up_to_each_temporal_layer() {
-        let (mut layers, start) = (Layers::default(), epoch());
+        let (mut layers, start) = (Layers::default(), origin());
         let mut one = source(0, 25, 1000);
         one.temporals = &[0, 2, 1, 2];
         run(&mut layers, start, &[one], 5000);
@@ -543,7 +536,7 @@ mod tests {
 
     #[test]
     fn a_new_layer_is_not_judged_by_the_moment_it_began() {
-        let start = epoch();
+        let start = origin();
         let key = Source {
             until: 1,
             ..source(0, 33, 20_000)
@@ -562,7 +555,7 @@ mod tests {
 
     #[test]
     fn a_still_scene_costs_what_came_before_it_for_a_while() {
-        let (mut layers, start) = (Layers::default(), epoch());
+        let (mut layers, start) = (Layers::default(), origin());
         let mut moving = source(0, 33, 4000);
         moving.until = 3000;
         run(&mut layers, start, &[moving], 3000);
@@ -593,7 +586,7 @@ mod tests {
                     ..source(1, interval, 2000)
                 },
             ];
-            let changes = run(&mut layers, epoch(), &sources, begin + 60_000);
+            let changes = run(&mut layers, origin(), &sources, begin + 60_000);
             let [(at, 1)] = stops(&changes)[..] else {
                 panic!("{interval} ms: {changes:?}");
             };
@@ -626,7 +619,7 @@ mod tests {
                 ]
             })
             .collect();
-        let changes = run(&mut layers, epoch(), &sources, 70_000);
+        let changes = run(&mut layers, origin(), &sources, 70_000);
         assert_eq!(stops(&changes), []);
     }
 
@@ -634,7 +627,7 @@ mod tests {
     fn a_layer_with_fewer_frames_than_others_is_alive() {
         let mut layers = Layers::default();
         let sources = [source(0, 200, 900), source(1, 33, 900)];
-        let changes = run(&mut layers, epoch(), &sources, 10_000);
+        let changes = run(&mut layers, origin(), &sources, 10_000);
         assert_eq!(stops(&changes), []);
     }
 
@@ -652,7 +645,7 @@ mod tests {
             phase(3000, 3034),
             phase(5000, 9000),
         ];
-        let changes = run(&mut layers, epoch(), &sources, 9000);
+        let changes = run(&mut layers, origin(), &sources, 9000);
         let of_one: Vec<_> = changes
             .iter()
             .filter(|(_, change)| matches!(change, Change::Started(1)))
@@ -664,7 +657,7 @@ mod tests {
 
     #[test]
     fn rungs_are_ordered_and_leave_out_what_helps_nobody() {
-        let (mut layers, start) = (Layers::default(), epoch());
+        let (mut layers, start) = (Layers::default(), origin());
         let temporals: &[u8] = &[0, 2, 1, 2];
         let sources = [
             Source {
@@ -700,7 +693,7 @@ mod tests {
 
     #[test]
     fn spatial_layers_cost_what_they_need_below_them() {
-        let (mut layers, start) = (Layers::new(Layering::Spatial), epoch());
+        let (mut layers, start) = (Layers::new(Layering::Spatial), origin());
         let mut sources = [source(0, 25, 500), source(1, 25, 500), source(2, 25, 2000)];
         let [mut sizes, _, _, _] = [Sizes::default(); 4];
         for (size, width) in sizes.iter_mut().zip([320, 640, 1280]) {
@@ -724,7 +717,7 @@ mod tests {
             spatial in any::<bool>(),
         ) {
             let layering = if spatial { Layering::Spatial } else { Layering::Simulcast };
-            let (mut layers, mut now) = (Layers::new(layering), epoch());
+            let (mut layers, mut now) = (Layers::new(layering), origin());
             let mut live = [false; TRACK_LAYERS];
             let mut rungs = Vec::new();
             for (layer, temporal, bytes, timestamp, pause, wide) in packets {

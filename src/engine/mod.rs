@@ -37,6 +37,7 @@ pub(crate) mod stock;
 mod streams;
 mod subscription;
 pub mod tcp;
+mod timestamp;
 mod track;
 mod wishes;
 

@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::timestamp::is_after;
+
 /// Frames that may be given again, the keyframe among them.
 pub const REPLAY_FRAMES: u8 = 3;
 
@@ -105,23 +107,11 @@ impl<P> Replay<P> {
     }
 }
 
-/// Whether timestamp `a` is after `b`, both counted modulo 2^32.
-const fn is_after(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).cast_signed() > 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::clock::origin;
     use proptest::prelude::*;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test's clock has to begin somewhere"
-    )]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -137,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_fresh_keyframe_and_what_followed_it_are_given_in_order() {
-        let (mut replay, now) = (Replay::default(), epoch());
+        let (mut replay, now) = (Replay::default(), origin());
         assert!(!replay.wants(false));
         replay.handle_packet(now, (9, 1000), false, 'x');
         assert_eq!(numbers(&replay, now), "");
@@ -159,7 +149,7 @@ mod tests {
 
     #[test]
     fn too_many_frames_or_packets_or_too_much_time_make_it_stale_until_the_next() {
-        let start = epoch();
+        let start = origin();
         for (frame_packets, interval, kept) in [(1, 10, 3), (2, 10, 6), (70, 1, 70), (1, 201, 2)] {
             let mut replay = Replay::default();
             let (mut most, mut seq) = (0, 0);
@@ -181,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_keyframe_that_starts_twice_is_one() {
-        let (mut replay, now) = (Replay::default(), epoch());
+        let (mut replay, now) = (Replay::default(), origin());
         for (seq, packet) in (1..).zip("spi".chars()) {
             replay.handle_packet(now, (seq, 77), seq != 2, packet);
         }
@@ -194,7 +184,7 @@ mod tests {
             packets in prop::collection::vec(
                 (0..300_u64, 0..40_u32, prop::bool::weighted(0.1), 0..60_u64), 0..400),
         ) {
-            let (mut replay, mut now) = (Replay::default(), epoch());
+            let (mut replay, mut now) = (Replay::default(), origin());
             for (seq, timestamp, key, pause) in packets {
                 now += ms(pause);
                 replay.handle_packet(now, (seq, timestamp), key, (timestamp, key));

@@ -12,6 +12,7 @@ use super::codec::vp8::PictureId;
 use super::codec::{Vp8Descriptor, Vp8Numbers};
 use super::egress::clock::StreamClock;
 use super::stats::Dropped;
+use super::timestamp::is_after;
 
 /// How far behind its source's newest packet a packet may be, in packets: more than a second of
 /// video. An older one is dropped; a longer gap is shortened to this.
@@ -466,11 +467,6 @@ const fn distance(a: u64, b: u64) -> i64 {
     a.wrapping_sub(b).cast_signed()
 }
 
-/// Whether timestamp `a` is after `b`, both counted modulo 2^32.
-const fn is_after(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).cast_signed() > 0
-}
-
 /// The number nearest to `near` that has these low bits.
 fn extended(id: PictureId, near: u64) -> u64 {
     let circle = 1u64 << id.bits;
@@ -485,19 +481,12 @@ fn extended(id: PictureId, near: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::clock::origin;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
     const CLOCK: u32 = 90_000;
     const TICK: u32 = CLOCK / 50;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test's clock has to begin somewhere"
-    )]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -788,7 +777,7 @@ mod tests {
     }
 
     fn play_all(first_seq: u64, first_timestamp: u32, scripts: &[Script]) {
-        let mut now = epoch();
+        let mut now = origin();
         let mut rewriter = Rewriter::new(first_seq.into(), first_timestamp, CLOCK);
         let mut receiver = Receiver::default();
         for script in scripts {
@@ -829,7 +818,7 @@ mod tests {
                 (0..12_u8, near_wrap(64), near_wrap(32), near_wrap(15), any::<u8>()), 0..200),
         ) {
             let mut rewriter = Rewriter::new(first_seq.into(), 0, CLOCK);
-            let mut now = epoch();
+            let mut now = origin();
             let mut used = BTreeSet::new();
             let mut last = 0_u64;
             for (choice, seq, timestamp, picture_id, tl0) in inputs {
@@ -878,7 +867,7 @@ mod tests {
     #[test]
     fn what_comes_before_the_first_packet_of_a_source_is_dropped() {
         let mut rewriter = Rewriter::new(7.into(), 0, CLOCK);
-        let now = epoch();
+        let now = origin();
         assert_eq!(rewriter.skip(&plain(99)), None, "nothing plays yet");
         assert_eq!(*rewriter.rewrite(now, &plain(100)).unwrap().seq, 7);
         assert_eq!(
@@ -897,7 +886,7 @@ mod tests {
     #[test]
     fn a_packet_that_is_too_late_is_dropped_and_the_last_in_time_is_not() {
         let mut rewriter = Rewriter::new(1.into(), 0, CLOCK);
-        let now = epoch();
+        let now = origin();
         rewriter.rewrite(now, &plain(0)).unwrap();
         let newest = *rewriter.rewrite(now, &plain(REORDER_PACKETS)).unwrap().seq;
         assert_eq!(newest, 1 + REORDER_PACKETS);
@@ -915,7 +904,7 @@ mod tests {
     #[test]
     fn a_gap_longer_than_what_may_come_late_is_shortened() {
         let mut rewriter = Rewriter::new(1.into(), 0, CLOCK);
-        let now = epoch();
+        let now = origin();
         rewriter.rewrite(now, &plain(0)).unwrap();
         let after = rewriter.rewrite(now, &plain(40_000)).unwrap();
         assert_eq!(*after.seq, 1 + REORDER_PACKETS);
@@ -928,7 +917,7 @@ mod tests {
     #[test]
     fn lost_packets_at_the_end_of_a_source_leave_no_gap() {
         let mut rewriter = Rewriter::new(1.into(), 0, CLOCK);
-        let now = epoch();
+        let now = origin();
         rewriter.rewrite(now, &plain(10)).unwrap();
         assert_eq!(rewriter.skip(&plain(13)), None);
         rewriter.switch();
@@ -938,7 +927,7 @@ mod tests {
     #[test]
     fn a_picture_that_is_withheld_only_in_part_keeps_its_id() {
         let mut rewriter = Rewriter::new(1.into(), 0, CLOCK);
-        let now = epoch();
+        let now = origin();
         assert_eq!(picture_id(rewriter.rewrite(now, &vp8(0, 5)).unwrap()), 1);
         assert_eq!(rewriter.skip(&vp8(1, 6)), None);
         assert_eq!(picture_id(rewriter.rewrite(now, &vp8(2, 6)).unwrap()), 2);
@@ -949,7 +938,7 @@ mod tests {
     #[test]
     fn an_encoder_that_counts_pictures_afresh_does_not_step_back() {
         let mut rewriter = Rewriter::new(1.into(), 0, CLOCK);
-        let now = epoch();
+        let now = origin();
         assert_eq!(picture_id(rewriter.rewrite(now, &vp8(0, 9000)).unwrap()), 1);
         assert_eq!(picture_id(rewriter.rewrite(now, &vp8(1, 0)).unwrap()), 2);
         assert_eq!(picture_id(rewriter.rewrite(now, &vp8(2, 1)).unwrap()), 3);
@@ -965,7 +954,7 @@ mod tests {
             (MAX_PAUSE * 24, 3600 * CLOCK),
         ] {
             let mut rewriter = Rewriter::new(1.into(), u32::MAX, CLOCK);
-            let now = epoch();
+            let now = origin();
             assert_eq!(
                 rewriter.rewrite(now, &plain(0)).unwrap().timestamp,
                 u32::MAX
@@ -979,7 +968,7 @@ mod tests {
     #[test]
     fn switches_close_together_do_not_put_the_stream_ahead_for_good() {
         let mut rewriter = Rewriter::new(1.into(), 0, CLOCK);
-        let start = epoch();
+        let start = origin();
         let mut elapsed = 0;
         for round in 0..100 {
             elapsed += if round % 2 == 0 { 1 } else { 65 };
@@ -1026,7 +1015,7 @@ mod tests {
             (5000, 33, 33 * 90),
         ];
         for (key, arrived, step) in table {
-            let (mut rewriter, now) = (Rewriter::new(1.into(), 7, CLOCK), epoch());
+            let (mut rewriter, now) = (Rewriter::new(1.into(), 7, CLOCK), origin());
             let before = rewriter.rewrite(now, &at(1000 + 9000)).unwrap();
             rewriter.switch_layer(one, two);
             let after = rewriter
@@ -1038,7 +1027,7 @@ mod tests {
 
     #[test]
     fn a_hundred_layer_switches_lose_no_time_however_late_keyframes_come() {
-        let (mut rewriter, start) = (Rewriter::new(1.into(), 0, CLOCK), epoch());
+        let (mut rewriter, start) = (Rewriter::new(1.into(), 0, CLOCK), origin());
         let clocks = [clock(0, 1000), clock(0, 500_000)];
         let starts = [1000_u32, 500_000];
         let mut live = 0;
@@ -1056,7 +1045,7 @@ mod tests {
 
     #[test]
     fn a_layer_that_never_sent_joins_as_the_one_before_it() {
-        let (mut rewriter, now) = (Rewriter::new(1.into(), 0, CLOCK), epoch());
+        let (mut rewriter, now) = (Rewriter::new(1.into(), 0, CLOCK), origin());
         rewriter.rewrite(now, &at(1000)).unwrap();
         rewriter.switch_layer(clock(0, 1000), clock(0, 500_000));
         rewriter.switch_layer(clock(0, 500_000), clock(0, 70_000));

@@ -6,6 +6,7 @@
 //! packet passes never depends on time or on sender reports.
 
 use super::codec::{LayerSync, PayloadFacts};
+use super::timestamp::is_after;
 
 /// What a viewer is to get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,11 +195,6 @@ impl Temporal {
 /// Whether this layer's bit is set.
 const fn is_set(layers: u8, layer: u8) -> bool {
     layer < 8 && layers & 1 << layer != 0
-}
-
-/// Whether timestamp `a` is after `b`, both counted modulo 2^32.
-const fn is_after(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).cast_signed() > 0
 }
 
 #[cfg(test)]

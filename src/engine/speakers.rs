@@ -142,19 +142,12 @@ pub fn rank_pictures<K>(now: Instant, candidates: &mut [Candidate<K>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::clock::origin;
     use proptest::prelude::*;
 
     /// dB below full scale.
     const SPEECH: u8 = 30;
     const NOISE: u8 = 62;
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test's clock has to begin somewhere"
-    )]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -163,7 +156,7 @@ mod tests {
     /// One packet in 20 ms, with these levels for so many milliseconds each; `None` is silence
     /// without packets. Returns from when to when it speaks.
     fn listen(phases: &[(u64, Option<u8>)]) -> (Loudness, Vec<(u64, bool)>) {
-        let (start, mut loudness) = (epoch(), Loudness::default());
+        let (start, mut loudness) = (origin(), Loudness::default());
         let (mut at, mut changes, mut speaks) = (0, Vec::new(), false);
         for (length, level) in phases {
             let end = at + length;
@@ -210,7 +203,7 @@ mod tests {
         let (loudness, changes) = listen(&[(1000, Some(SPEECH)), (3000, None)]);
         let end = changes.last().unwrap();
         assert!(!end.1 && (2100..2300).contains(&end.0), "{changes:?}");
-        let later = epoch() + Duration::from_secs(60);
+        let later = origin() + Duration::from_secs(60);
         assert!(loudness.db(later) < 1.0);
     }
 
@@ -234,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_loudest_pass_and_who_passes_keeps_its_place_against_the_nearly_as_loud() {
-        let now = epoch();
+        let now = origin();
         let mut candidates = [
             candidate('a', 60.0, now),
             candidate('b', 90.0, now),
@@ -253,7 +246,7 @@ mod tests {
 
     #[test]
     fn who_begins_to_speak_is_seen_instead_of_who_was_silent_longest() {
-        let now = epoch() + ms(60_000);
+        let now = origin() + ms(60_000);
         let spoke = |key, ago: Option<u64>| {
             let mut candidate = candidate(key, 0.0, now);
             candidate.loudness.spoke_at = ago.map(|ago| now - ms(ago));
@@ -276,7 +269,7 @@ mod tests {
 
     #[test]
     fn speakers_are_told_in_the_order_they_began() {
-        let now = epoch() + ms(60_000);
+        let now = origin() + ms(60_000);
         let speaking = |key, ago: u64| {
             let mut candidate = candidate(key, 0.0, now);
             candidate.loudness.speaking = Some(Speaking {
@@ -300,7 +293,7 @@ mod tests {
         fn any_levels_at_any_time_keep_loudness_in_bounds(
             packets in prop::collection::vec((any::<u8>(), 0..3000_u64), 0..200),
         ) {
-            let (mut loudness, mut now) = (Loudness::default(), epoch());
+            let (mut loudness, mut now) = (Loudness::default(), origin());
             for (level, pause) in packets {
                 now += ms(pause);
                 loudness.handle_level(now, level);

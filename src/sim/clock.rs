@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Where virtual time starts. One instant for the whole process, so that two runs of one seed
-/// live at the same time.
+/// Where virtual time starts, for simulations and for tests of whatever is told the time. One
+/// instant for the whole process, so that two runs of one seed live at the same time.
 #[expect(
     clippy::disallowed_methods,
     reason = "an Instant cannot be made from nothing; only differences to this one matter"

@@ -24,7 +24,7 @@
 mod account;
 mod calls;
 mod client;
-mod clock;
+pub(crate) mod clock;
 mod decoder;
 mod delivery;
 mod encoder;
