@@ -127,7 +127,7 @@ fn seats(now: Instant, peer: &Peer, tracks: &Arena<Track>, rungs: &mut Vec<Rung>
             slot: index,
             source: track.info.source,
             rungs: first..rungs.len(),
-            before: slot.granted().map_or(Before::New, |(before, _)| before),
+            before: slot.granted(),
             live: slot.live(),
             sent_bps: slot
                 .live()
@@ -185,7 +185,7 @@ fn aim(now: Instant, slot: &mut Slot, track: &Track, seat: &Seat, rungs: &[Rung]
             rungs[usize::from(rung)]
         }
         None if grant.reason == Reason::Paused && !slot.lacks(now, PATIENCE) => *cheapest,
-        None => return slot.aim(None, (Before::Paused, grant.reason)),
+        None => return slot.aim(None, Before::Paused),
     };
     let Some(layer) = track.seen.at(rung.layer) else {
         return;
@@ -209,5 +209,5 @@ fn aim(now: Instant, slot: &mut Slot, track: &Track, seat: &Seat, rungs: &[Rung]
         layer: rung.layer,
         temporal: rung.temporal,
     };
-    slot.aim(Some(target), (before, grant.reason));
+    slot.aim(Some(target), before);
 }

@@ -156,33 +156,26 @@ impl Peer {
         }
         let config = self.rtc.channel(id).and_then(|c| c.config().cloned());
         let is_full = self.channels.list.len() >= PEER_CHANNELS;
-        let known = self.channels.of_label(label).map(|c| (c.id, c.is_theirs));
         let (Some(config), false) = (config, is_full || label.len() > CHANNEL_LABEL_BYTES) else {
             return self.close_channel(id);
         };
-        // The server may have opened one for the same label a moment before: one is enough.
-        let mut waiting = VecDeque::new();
-        match known {
-            Some((_, true)) => return self.close_channel(id),
-            Some((ours, false)) => {
-                let bytes = self.channels.waiting_bytes;
-                waiting = self
-                    .channels
-                    .remove(ours)
-                    .map(|c| c.waiting)
-                    .unwrap_or_default();
-                self.channels.waiting_bytes = bytes;
-                self.close_channel(ours)?;
-            }
-            None => {}
-        }
-        self.channels.list.push(Channel {
+        let opened = Channel {
             id,
             config,
             is_theirs: true,
             is_open: true,
-            waiting,
-        });
+            waiting: VecDeque::new(),
+        };
+        match self.channels.of_label(label) {
+            Some(known) if known.is_theirs => return self.close_channel(id),
+            // The server opened one a moment before: one is enough, and has what waits.
+            Some(known) => {
+                let waiting = std::mem::take(&mut known.waiting);
+                let ours = std::mem::replace(known, Channel { waiting, ..opened });
+                return self.close_channel(ours.id);
+            }
+            None => self.channels.list.push(opened),
+        }
         Ok(())
     }
 

@@ -103,7 +103,11 @@ impl Peer {
         }
         self.due = due;
         desk.stats.padding += self.send_side.pad(desk.now, desk.at, left, desk.batch);
-        self.waiting.packets.len() <= WAITING_PACKETS || self.drop_waiting(desk.stats)
+        let keeps_up = self.waiting.packets.len() <= WAITING_PACKETS;
+        if !keeps_up {
+            self.drop_waiting(desk.stats);
+        }
+        keeps_up
     }
 
     /// Writes one packet; returns the bytes it takes of what may leave.
@@ -146,13 +150,12 @@ impl Peer {
     }
 
     /// Too much waits to be of use. What plays goes on with keyframes.
-    fn drop_waiting(&mut self, stats: &mut Stats) -> bool {
+    fn drop_waiting(&mut self, stats: &mut Stats) {
         while let Some((slot, ..)) = self.waiting.pop() {
             stats.dropped.add(Dropped::PacerFull);
             if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
                 slot.await_keyframe();
             }
         }
-        false
     }
 }

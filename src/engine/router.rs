@@ -282,12 +282,12 @@ impl Engine {
 
     /// Sends what the pacers of a publisher's layers let through.
     pub(super) fn send_due_keyframe_requests(&mut self, now: Instant, publisher: Key<Peer>) {
-        let Some(peer) = self.peers.get(publisher) else {
-            return;
-        };
-        let published: Vec<Key<Track>> = peer.lines.iter().filter_map(|line| line.track).collect();
-        for key in published {
-            let Some(track) = self.tracks.get_mut(key) else {
+        for index in 0.. {
+            let lines = self.peers.get(publisher).map(|peer| &peer.lines);
+            let Some(line) = lines.and_then(|lines| lines.get(index)) else {
+                return;
+            };
+            let Some(track) = line.track.and_then(|key| self.tracks.get_mut(key)) else {
                 continue;
             };
             let mid = track.mid;

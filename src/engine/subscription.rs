@@ -6,7 +6,7 @@ use str0m::format::CodecConfig;
 use str0m::media::{Mid, Pt};
 use str0m::rtp::{SeqNo, Ssrc};
 
-use super::allocate::{Before, Reason};
+use super::allocate::Before;
 use super::arena::Key;
 use super::codec::{Codec, PayloadFacts};
 use super::command::Kind;
@@ -47,8 +47,8 @@ struct Subscription {
     track: Key<Track>,
     /// Which packets of it pass.
     selector: Selector,
-    /// What it was granted last, and why not more.
-    granted: (Before, Reason),
+    /// What it was granted last.
+    granted: Before,
     /// Since when the path has carried less than the least of it.
     lacks_since: Option<Instant>,
     /// The publisher's payload type of the last packet and ours for it.
@@ -134,9 +134,10 @@ impl Slot {
         self.playing.as_ref()?.selector.wants_keyframe()
     }
 
-    /// What it was granted last, and why not more.
-    pub(crate) fn granted(&self) -> Option<(Before, Reason)> {
-        Some(self.playing.as_ref()?.granted)
+    /// What it was granted last.
+    pub(crate) fn granted(&self) -> Before {
+        let playing = self.playing.as_ref();
+        playing.map_or(Before::New, |playing| playing.granted)
     }
 
     /// Plays another track, or none.
@@ -150,7 +151,7 @@ impl Slot {
             Subscription {
                 track,
                 selector,
-                granted: (Before::New, Reason::Source),
+                granted: Before::New,
                 lacks_since: None,
                 translated: None,
             }
@@ -158,7 +159,7 @@ impl Slot {
     }
 
     /// What plays is to pass like this.
-    pub(crate) fn aim(&mut self, target: Option<Target>, granted: (Before, Reason)) {
+    pub(crate) fn aim(&mut self, target: Option<Target>, granted: Before) {
         if let Some(playing) = &mut self.playing {
             playing.selector.set_target(target);
             playing.granted = granted;
@@ -241,22 +242,21 @@ impl Slot {
             timestamp: packet.timestamp,
             vp8: packet.facts.vp8,
         };
-        let (rewritten, is_filler) = if packet.payload.is_empty() {
-            let filler = self.rewriter.skip(&incoming).ok_or(Dropped::Padding)?;
-            (filler, true)
+        let left_out = if packet.payload.is_empty() {
+            Some(Dropped::Padding)
         } else if passing == Passing::Withheld {
-            let filler = self
-                .rewriter
-                .skip(&incoming)
-                .ok_or(Dropped::TemporalLayer)?;
-            (filler, true)
+            Some(Dropped::TemporalLayer)
         } else {
-            (self.rewriter.rewrite(packet.arrived, &incoming)?, false)
+            None
+        };
+        let rewritten = match left_out {
+            Some(reason) => self.rewriter.skip(&incoming).ok_or(reason)?,
+            None => self.rewriter.rewrite(packet.arrived, &incoming)?,
         };
         Ok(Forward {
             format,
             rewritten,
-            is_filler,
+            is_filler: left_out.is_some(),
         })
     }
 }
