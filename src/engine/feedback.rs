@@ -68,7 +68,8 @@ impl Engine {
                     }
                 }
                 self.review(now, key);
-                Ok(disposition == Disposition::HandToStr0m)
+                let sends = self.peers.get(key).is_some_and(Peer::has_sent_media);
+                Ok(sends && disposition == Disposition::HandToStr0m)
             }
         };
         self.feedback = feedback;

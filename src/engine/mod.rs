@@ -429,6 +429,10 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(key) else {
             return;
         };
+        if !peer.has_sent_media() {
+            // Half a kilobyte each, and a viewer has few.
+            peer.events = VecDeque::new();
+        }
         self.stats.guarded += peer.send_side.take_guarded();
         self.outbox
             .extend(peer.outbox.drain(..).map(Output::Transmit));

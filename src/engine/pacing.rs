@@ -13,6 +13,9 @@ use super::stats::{Dropped, Stats};
 use super::subscription::Passing;
 use super::track::{MediaPacket, Track};
 
+/// Packets that can wait without memory being asked for: a frame of 2 Mbit/s or so.
+const KEPT_PLACES: usize = 16;
+
 /// Video that waits until its peer's pacer lets it leave, in order. It gets its numbers when it
 /// leaves: what is dropped here leaves no gap.
 #[derive(Debug, Default)]
@@ -48,6 +51,10 @@ impl Waiting {
     fn pop(&mut self) -> Option<(u8, Passing, MediaPacket)> {
         let next = self.packets.pop_front()?;
         self.bytes -= next.2.payload.len();
+        if self.packets.is_empty() {
+            // What a keyframe needed is not kept for the calls between.
+            self.packets.shrink_to(KEPT_PLACES);
+        }
         Some(next)
     }
 }

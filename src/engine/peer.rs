@@ -343,6 +343,11 @@ impl Peer {
         }
     }
 
+    /// Whether media has come from it.
+    pub(crate) fn has_sent_media(&self) -> bool {
+        !self.incoming.is_empty()
+    }
+
     /// Which m-line and layer an incoming SSRC belongs to.
     pub(crate) fn incoming(&mut self, ssrc: Ssrc) -> Option<(Mid, Option<Rid>)> {
         if let Some((_, mid, rid)) = self.incoming.iter().find(|(known, ..)| *known == ssrc) {

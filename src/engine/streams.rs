@@ -95,6 +95,7 @@ impl Peer {
             .ok()?;
         let slot = Slot::new(mid, kind, ssrc, rtx);
         if index == self.slots.len() {
+            self.slots.reserve_exact(1);
             self.slots.push(slot);
         } else {
             self.slots[index] = slot;

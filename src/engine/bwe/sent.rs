@@ -94,7 +94,9 @@ impl SentRing {
         let crowded =
             old.state == State::Unreported && sent.at_us.saturating_sub(old.at_us) < YOUNG_US;
         if crowded && old.seq != seq && self.entries.len() < MAX_PACKETS {
-            self.grow();
+            self.resize(self.entries.len() * 2);
+        } else if usize::from(seq.0).is_multiple_of(self.entries.len()) {
+            self.shrink(sent.at_us);
         }
         let index = self.index(seq);
         self.entries[index] = Entry {
@@ -138,14 +140,28 @@ impl SentRing {
         (known && now_us.saturating_sub(entry.at_us) < FORGOTTEN_US).then_some(entry)
     }
 
-    /// Doubles the ring. Two numbers that differed in their low bits still do.
-    fn grow(&mut self) {
-        let doubled = vec![Entry::EMPTY; self.entries.len() * 2].into();
-        let entries = std::mem::replace(&mut self.entries, doubled);
+    /// Halves the ring when a quarter of it would do: a probe or a first keyframe made it grow.
+    fn shrink(&mut self, now_us: u64) {
+        let is_under_way = |entry: &&Entry| {
+            entry.state == State::Unreported && now_us.saturating_sub(entry.at_us) < YOUNG_US
+        };
+        let under_way = self.entries.iter().filter(is_under_way).count();
+        if self.entries.len() > FIRST_PACKETS && under_way < self.entries.len() / 4 {
+            self.resize(self.entries.len() / 2);
+        }
+    }
+
+    /// Moves what may still be reported on to a ring of another length. Where two numbers share
+    /// a place the younger has it.
+    fn resize(&mut self, packets: usize) {
+        let resized = vec![Entry::EMPTY; packets].into();
+        let entries = std::mem::replace(&mut self.entries, resized);
         for entry in entries {
-            let index = self.index(entry.seq);
-            if entry.state != State::Done {
-                self.entries[index] = entry;
+            let place = self.index(entry.seq);
+            let has_it = self.entries[place];
+            let is_younger = has_it.state == State::Done || has_it.at_us < entry.at_us;
+            if entry.state != State::Done && is_younger {
+                self.entries[place] = entry;
             }
         }
     }
@@ -187,6 +203,26 @@ mod tests {
         assert_eq!(ring.entries.len(), MAX_PACKETS);
         assert_eq!(ring.arrived(10_000, TwccSeq(9_999 - 4_096)), None);
         assert!(ring.arrived(10_000, TwccSeq(9_999 - 4_095)).is_some());
+    }
+
+    #[test]
+    fn the_ring_is_small_again_when_a_burst_is_over() {
+        let mut ring = SentRing::new();
+        let mut seq = 0u16;
+        for _ in 0..1_000 {
+            ring.insert(TwccSeq(seq), packet(u64::from(seq)));
+            seq += 1;
+        }
+        assert_eq!(ring.entries.len(), 1_024);
+        for n in 0..4_000 {
+            let at_us = 1_000_000 + n * 4_000;
+            ring.insert(TwccSeq(seq), packet(at_us));
+            let about = TwccSeq(seq - 25);
+            let reported = ring.arrived(at_us, about).is_some();
+            assert!(reported, "{n}");
+            seq += 1;
+        }
+        assert_eq!(ring.entries.len(), FIRST_PACKETS);
     }
 
     #[test]

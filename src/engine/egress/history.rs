@@ -24,10 +24,10 @@ pub const HISTORY_PACKETS: usize = 1024;
 /// full size.
 pub const HISTORY_BYTES: usize = HISTORY_PACKETS * 1200;
 
-/// Places a viewer's log begins with, per slot: enough for sound and thumbnails. 1.8 KB.
+/// Places a viewer's log begins with, per slot: enough for sound and thumbnails. 1.3 KB.
 const LOG_MIN_PLACES: usize = 64;
 
-/// Most places of a viewer's log, per slot; past it the oldest is overwritten. 28 KB; 1 s of
+/// Most places of a viewer's log, per slot; past it the oldest is overwritten. 20 KB; 1 s of
 /// 9.8 Mbit/s in packets of 1200 B.
 pub const LOG_MAX_PLACES: usize = 1024;
 
@@ -163,24 +163,29 @@ impl Sent {
     }
 }
 
-/// Which packets left in one slot, as far back as they may be asked for.
+/// Which packets of one history left in one slot, as far back as they may be asked for.
 #[derive(Debug)]
 pub struct SentLog {
     /// What the milliseconds below count from.
     epoch: Instant,
+    /// What all packets in it are of: one of another history begins an empty log.
+    history: HistoryId,
     /// Power-of-two many; a number's place is its low bits.
     places: Vec<Place>,
 }
 
-/// One packet in the log, 28 bytes.
+/// One packet in the log, 20 bytes: logs are most of what a viewer weighs.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    /// Low bits of the number; what lies a round of 2^32 apart is long overwritten.
-    seq: u32,
-    stored: StoredId,
+    /// Bits 6 to 21 of its sequence number, whose low bits its place tells. What lies a round of
+    /// 2^22 apart is long overwritten.
+    round: u16,
+    /// Milliseconds from the epoch to when it last left, modulo a minute: a packet that stayed
+    /// in the log for that long may be taken for a new one, and kept or held back once too often.
+    left_ms: u16,
+    /// Its number in the history.
+    number: u32,
     timestamp: u32,
-    /// Milliseconds from the epoch to when it last left.
-    left_ms: u32,
     patch: HeadPatch,
     /// How often it was sent again; [`VACANT`] when the place is free.
     resends: u8,
@@ -188,35 +193,42 @@ struct Place {
 
 const VACANT: u8 = u8::MAX;
 
+/// The bits of a sequence number that the smallest log's places tell.
+const ROUND_SHIFT: u32 = LOG_MIN_PLACES.trailing_zeros();
+
 impl SentLog {
     /// An empty log. `now` only sets where its clock begins.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
             epoch: now,
+            history: StoredId::NOTHING.history,
             places: Vec::new(),
         }
     }
 
     /// Remembers a packet that was just sent.
     pub fn insert(&mut self, now: Instant, sent: &Sent) {
+        if self.history != sent.stored.history {
+            self.history = sent.stored.history;
+            self.clear();
+        }
         let left_ms = self.ms(now);
-        let oldest_ms = left_ms.saturating_sub(HISTORY_AGE.as_millis() as u32);
-        while self.would_lose(sent.seq, oldest_ms) {
+        while self.would_lose(sent.seq, left_ms) {
             self.grow();
         }
         let at = self.place(sent.seq);
         self.places[at] = Place {
-            seq: sent.seq as u32,
-            stored: sent.stored,
-            timestamp: sent.timestamp,
+            round: round(sent.seq),
             left_ms,
+            number: sent.stored.number,
+            timestamp: sent.timestamp,
             patch: sent.patch,
             resends: 0,
         };
     }
 
-    /// Forgets all: another track plays in the slot, and nobody keeps the old one's packets.
+    /// Forgets all.
     pub fn clear(&mut self) {
         self.places.fill(Place::VACANT);
     }
@@ -227,7 +239,10 @@ impl SentLog {
         let place = self.occupied(seq)?;
         Some(Sent {
             seq,
-            stored: place.stored,
+            stored: StoredId {
+                history: self.history,
+                number: place.number,
+            },
             timestamp: place.timestamp,
             patch: place.patch,
         })
@@ -236,7 +251,7 @@ impl SentLog {
     /// How long ago a packet last left and how often it was sent again.
     pub(super) fn resent(&self, now: Instant, seq: u64) -> Option<(Duration, u8)> {
         let place = self.occupied(seq)?;
-        let ago_ms = self.ms(now).saturating_sub(place.left_ms);
+        let ago_ms = self.ms(now).wrapping_sub(place.left_ms);
         Some((Duration::from_millis(ago_ms.into()), place.resends))
     }
 
@@ -251,55 +266,61 @@ impl SentLog {
     }
 
     /// Whether a packet that may still be asked for would have to make room.
-    fn would_lose(&self, seq: u64, oldest_ms: u32) -> bool {
+    fn would_lose(&self, seq: u64, now_ms: u16) -> bool {
         if self.places.is_empty() {
             return true;
         }
         let place = &self.places[self.place(seq)];
+        let ago_ms = u128::from(now_ms.wrapping_sub(place.left_ms));
         // What was sent again is older than when it last left; it makes room.
-        let is_live = place.resends == 0 && place.left_ms >= oldest_ms;
-        is_live && place.seq != seq as u32 && self.places.len() < LOG_MAX_PLACES
+        let is_live = place.resends == 0 && ago_ms <= HISTORY_AGE.as_millis();
+        is_live && place.round != round(seq) && self.places.len() < LOG_MAX_PLACES
     }
 
     /// Doubles the places. Rare: at most four times in a slot's life.
     fn grow(&mut self) {
         let places = (self.places.len() * 2).clamp(LOG_MIN_PLACES, LOG_MAX_PLACES);
         let old = std::mem::replace(&mut self.places, vec![Place::VACANT; places]);
-        for place in old.into_iter().filter(|place| place.resends != VACANT) {
-            let at = self.place(place.seq.into());
-            self.places[at] = place;
+        for (low, place) in old.into_iter().enumerate() {
+            if place.resends != VACANT {
+                // The bits of the round overlap with those of the place.
+                let at = usize::from(place.round) << ROUND_SHIFT | low % LOG_MIN_PLACES;
+                self.places[at & (places - 1)] = place;
+            }
         }
     }
 
     fn occupied(&self, seq: u64) -> Option<&Place> {
         let place = self.places.get(self.place(seq))?;
-        (place.resends != VACANT && place.seq == seq as u32).then_some(place)
+        (place.resends != VACANT && place.round == round(seq)).then_some(place)
     }
 
     fn place(&self, seq: u64) -> usize {
         seq as usize & self.places.len().wrapping_sub(1)
     }
 
-    fn ms(&self, now: Instant) -> u32 {
-        now.saturating_duration_since(self.epoch).as_millis() as u32
+    fn ms(&self, now: Instant) -> u16 {
+        now.saturating_duration_since(self.epoch).as_millis() as u16
     }
+}
+
+/// What tells apart the numbers that share a place.
+fn round(seq: u64) -> u16 {
+    (seq >> ROUND_SHIFT) as u16
 }
 
 impl Place {
     const VACANT: Self = Self {
-        seq: 0,
-        stored: StoredId {
-            history: HistoryId(0),
-            number: 0,
-        },
-        timestamp: 0,
+        round: 0,
         left_ms: 0,
+        number: 0,
+        timestamp: 0,
         patch: HeadPatch::NONE,
         resends: VACANT,
     };
 }
 
-const _: () = assert!(size_of::<Place>() <= 28, "the sizes above say 28 bytes");
+const _: () = assert!(size_of::<Place>() <= 20, "the sizes above say 20 bytes");
 const _: () = assert!(LOG_MAX_PLACES.is_power_of_two() && LOG_MIN_PLACES.is_power_of_two());
 
 #[cfg(test)]

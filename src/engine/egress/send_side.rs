@@ -78,8 +78,7 @@ struct Lane {
     cname: Box<str>,
     /// From one sender report to the next.
     report_interval: Duration,
-    /// When the next is due; with the first packet, so that sound and picture find together at
-    /// once.
+    /// When the next is due; the first with the first packet, to join sound and picture at once.
     report_at: Instant,
 }
 
@@ -146,6 +145,7 @@ impl SendSide {
             report_at: now,
         };
         if index == self.lanes.len() {
+            self.lanes.reserve_exact(1);
             self.lanes.push(lane);
         } else {
             self.lanes[index] = lane;
