@@ -179,6 +179,9 @@ impl Aimd {
         {
             self.capacity = None;
         }
+        // Over-use would leave this much of what arrives; without it the rate is no lower. It can
+        // be, where what plays is not stopped on the word of an estimate alone.
+        self.rate_bps = self.rate_bps.max(BETA * acked_bps);
         let limit = MAX_OVER_ACKED * acked_bps + MAX_OVER_ACKED_BPS;
         if observed.limited || self.rate_bps >= limit {
             return;
@@ -248,6 +251,14 @@ mod tests {
     use super::*;
 
     const SECOND_US: u64 = 1_000_000;
+
+    #[test]
+    fn a_rate_is_no_lower_than_over_use_would_leave_it() {
+        let mut aimd = Aimd::new(0, 250_000.0);
+        aimd.update(0, observed(Usage::Normal, 1e6));
+        aimd.update(SECOND_US / 10, observed(Usage::Normal, 1e6));
+        assert!(aimd.bps() >= BETA * 1e6, "{}", aimd.bps());
+    }
 
     fn observed(usage: Usage, acked_bps: f64) -> Observed {
         Observed {
