@@ -3,11 +3,9 @@
 import { CorelayClient } from './corelay-client.js';
 import { Grid, describeFigures } from './tiles.js';
 
-/** How often speaking borders and figures are brought up to date. */
-const SPEAKING_INTERVAL_MS = 250;
+/** How often the layout and figures are brought up to date. */
+const LAYOUT_INTERVAL_MS = 500;
 const FIGURES_INTERVAL_MS = 1_000;
-/** Sound above this level, 0 to 1, counts as speaking. */
-const SPEAKING_LEVEL = 0.02;
 const TOAST_MS = 6_000;
 
 const STATE_WORDS = {
@@ -27,6 +25,8 @@ const client = new CorelayClient({ codec: query.get('codec') ?? undefined });
 /** The own devices' tracks; null while they are off or missing. */
 const devices = { microphone: null, camera: null, screen: null };
 let ownName = '';
+/** What the server was told last. */
+let toldLayout = '[]';
 let muted = false;
 let timers = [];
 
@@ -142,7 +142,7 @@ function showCall(room) {
   document.body.dataset.stage = 'call';
   showOwn();
   showAlone();
-  timers = [setInterval(showSpeaking, SPEAKING_INTERVAL_MS)];
+  timers = [setInterval(tellLayout, LAYOUT_INTERVAL_MS)];
   timers.push(setInterval(showFigures, FIGURES_INTERVAL_MS));
 }
 
@@ -216,18 +216,26 @@ function showAlone() {
   byId('alone').hidden = client.participants.size > 0;
 }
 
-function showSpeaking() {
-  const loud = new Set();
-  for (const transceiver of client.peerConnection?.getTransceivers() ?? []) {
-    const slot = client.slots.get(transceiver.mid);
-    if (slot?.kind !== 'audio' || !slot.participantId) continue;
-    const [newest] = transceiver.receiver.getSynchronizationSources();
-    if ((newest?.audioLevel ?? 0) > SPEAKING_LEVEL) loud.add(slot.participantId);
-  }
+function showSpeakers(ids) {
+  const speaking = new Set(ids.map((id) => (id === client.participantId ? 'own' : id)));
   for (const tile of grid) {
     const { participant, source } = tile.element.dataset;
-    tile.setSpeaking(source === 'camera' && loud.has(participant));
+    tile.setSpeaking(source === 'camera' && speaking.has(participant));
   }
+}
+
+/** Tells the server how large each picture is shown, when that has changed. */
+function tellLayout() {
+  const shown = [...client.slots.values()].flatMap(({ trackId, participantId, source, kind }) => {
+    if (!trackId || kind === 'audio') return [];
+    const box = grid.find(participantId, source)?.element.getBoundingClientRect();
+    const pixels = (length) => Math.round((length ?? 0) * devicePixelRatio);
+    return [{ trackId, width: pixels(box?.width), height: pixels(box?.height) }];
+  });
+  const layout = JSON.stringify(shown);
+  if (layout === toldLayout) return;
+  toldLayout = layout;
+  client.setLayout(shown);
 }
 
 async function showFigures() {
@@ -338,6 +346,7 @@ function onClick(id, source, action) {
 function showState({ state, reason }) {
   byId('state').dataset.state = state;
   byId('state').textContent = STATE_WORDS[state];
+  if (state === 'waiting') toldLayout = '[]';
   if (state === 'closed' && document.body.dataset.stage === 'call') showLobby(reason);
 }
 
@@ -345,6 +354,7 @@ function wire() {
   client.addEventListener('participant', ({ detail }) => showParticipant(detail));
   client.addEventListener('participant-left', ({ detail }) => removeParticipant(detail));
   client.addEventListener('slot', ({ detail }) => showSlot(detail));
+  client.addEventListener('speakers', ({ detail }) => showSpeakers(detail));
   client.addEventListener('state', ({ detail }) => showState(detail));
   client.addEventListener('error', ({ detail }) => toast(detail.message));
   onClick('microphone', 'microphone', toggleMicrophone);

@@ -57,6 +57,8 @@ const isFinal = (code) => code === 1000 || code === 1008 || code === 1009 || cod
  * - `participant` {@link Participant}: someone came, or what they publish changed
  * - `participant-left` {@link Participant}
  * - `slot` {@link Slot}: what plays in a receiving m-line changed
+ * - `speakers` `string[]`: who speaks, longest first, by participant id
+ * - `quality` `{trackId, layer: number | null, reason}`: what is sent of a track changed
  * - `channel` {@link RTCDataChannel}: another participant opened a label that this one has not
  * - `error` `{code: string, message: string}`
  */
@@ -187,6 +189,25 @@ export class CorelayClient extends EventTarget {
     return this.#session.openChannel(label, options);
   }
 
+  /**
+   * Tells how large each track is shown, so that it is sent as large as that. Tracks that are not
+   * named are sent as thumbnails.
+   * @param {{trackId: string, width: number, height: number, priority?: number}[]} slots sizes in
+   *   device pixels; 0 where a track is not seen
+   */
+  setLayout(slots) {
+    this.#signalling?.send({ type: 'set-layout', slots });
+  }
+
+  /**
+   * Caps how good a track is sent, or every track.
+   * @param {'low' | 'medium' | 'high' | 'auto'} quality
+   * @param {string} [trackId]
+   */
+  setQuality(quality, trackId) {
+    this.#signalling?.send({ type: 'update-quality', quality, trackId });
+  }
+
   /** Gathers fresh ICE credentials and candidates; media goes on meanwhile. */
   restartIce() {
     this.#session?.restartIce();
@@ -247,6 +268,12 @@ export class CorelayClient extends EventTarget {
       case 'track-unpublished':
       case 'track-muted':
         this.#handleTrack(message);
+        break;
+      case 'active-speakers':
+        this.#emit('speakers', message.speakers);
+        break;
+      case 'quality':
+        this.#emit('quality', message);
         break;
       case 'kicked':
         this.#finish(message.reason);

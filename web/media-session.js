@@ -44,6 +44,13 @@ const ANSWER_TIMEOUT_MS = 10_000;
 /** More receiving m-lines than any server should ask for. */
 const MAX_WISH = 64;
 
+/** What a camera of 1280x720 is sent as; smaller ones have fewer layers. */
+const CAMERA_LAYERS = [
+  { rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 150_000 },
+  { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 500_000 },
+  { rid: 'f', maxBitrate: 1_700_000 },
+];
+
 const STATES = {
   new: 'waiting',
   connecting: 'connecting',
@@ -107,7 +114,9 @@ export class MediaSession {
     if (this.#closed) return;
     const transceiver = this.#senders.get(source);
     if (!transceiver) {
-      const added = this.peerConnection.addTransceiver(track, { direction: 'sendonly' });
+      const sendEncodings = this.#encodings(source);
+      const init = { direction: 'sendonly', sendEncodings };
+      const added = this.peerConnection.addTransceiver(track, init);
       if (this.#codec && track.kind === 'video') preferCodec(added, this.#codec);
       this.#senders.set(source, added);
       return this.#negotiate();
@@ -117,6 +126,12 @@ export class MediaSession {
       transceiver.direction = 'sendonly';
       await this.#negotiate();
     }
+  }
+
+  /** A camera in three sizes, where the codec is one that browsers send so. */
+  #encodings(source) {
+    const single = this.#codec && !['VP8', 'H264'].includes(this.#codec.toUpperCase());
+    return source === 'camera' && !single ? CAMERA_LAYERS : [{}];
   }
 
   /** Opens a data channel; the first one of a connection needs an offer. */

@@ -334,7 +334,7 @@ impl Default for Rooms {
             idle_timeout: const { Whole::new(3_600) },
             resume_timeout: const { Whole::new(30) },
             max_video_slots: const { Whole::new(9) },
-            max_audio_slots: const { Whole::new(9) },
+            max_audio_slots: const { Whole::new(3) },
         }
     }
 }

@@ -9,11 +9,13 @@ use str0m::bwe::Bitrate;
 use super::Engine;
 use super::allocate::{self, Before, Budget, Demand, Grant, Quality, Reason, Rung};
 use super::arena::{Arena, Key};
-use super::command::{Kind, Source};
+use super::command::{Event, Kind, Shown, Source};
 use super::peer::Peer;
 use super::selector::Target;
 use super::subscription::Slot;
 use super::track::Track;
+use super::wishes::Wish;
+use crate::id::TrackId;
 
 /// Video goes on at up to this multiple of what is left for it: estimates waver.
 const TOLERANCE: f64 = 1.25;
@@ -36,7 +38,12 @@ const SOUND_HEADROOM: f64 = 1.1;
 /// One video slot that plays something.
 struct Seat {
     slot: usize,
+    track: TrackId,
     source: Source,
+    speaks: bool,
+    /// How the viewer shows it.
+    shown: Option<Shown>,
+    quality: Quality,
     /// Its part of all rungs.
     rungs: Range<usize>,
     before: Before,
@@ -64,23 +71,30 @@ impl Engine {
 
     /// Decides anew what each slot of a peer gets, and begins what can begin.
     pub(super) fn allocate(&mut self, now: Instant, key: Key<Peer>) {
-        let Self { peers, tracks, .. } = self;
+        let Self {
+            peers,
+            tracks,
+            rooms,
+            ..
+        } = self;
         let Some(peer) = peers.get_mut(key).filter(|peer| peer.is_connected()) else {
             return;
         };
+        let room = rooms.get(peer.room);
+        let wish = room.and_then(|room| room.wishes.get(&key));
         peer.allocated_at = Some(now);
         let sound_bps = sound(now, peer, tracks);
         let mut rungs = Vec::new();
-        let seats = seats(now, peer, tracks, &mut rungs);
+        let seats = seats(now, peer, wish, tracks, &mut rungs);
         let demands: Vec<Demand<'_>> = seats
             .iter()
             .map(|seat| Demand {
                 rungs: &rungs[seat.rungs.clone()],
                 source: seat.source,
-                speaks: false,
-                priority: 0,
-                view: None,
-                quality: Quality::Auto,
+                speaks: seat.speaks,
+                priority: seat.shown.map_or(0, |shown| shown.priority),
+                view: seat.shown.map(|shown| shown.size),
+                quality: seat.quality,
                 before: seat.before,
             })
             .collect();
@@ -88,6 +102,7 @@ impl Engine {
         let allocation = allocate::allocate(budget, &demands);
         let wanted = sound_bps as f64 * SOUND_HEADROOM + allocation.wanted_bps as f64;
         peer.send_side.set_wanted(Bitrate::from(wanted));
+        let mut told = Vec::new();
         for (seat, grant) in seats.iter().zip(&allocation.grants) {
             let slot = &mut peer.slots[seat.slot];
             let Some(track) = slot.track().and_then(|track| tracks.get(track)) else {
@@ -97,9 +112,16 @@ impl Engine {
             let playing = rungs.iter().find(|rung| is_live(rung, seat, track));
             aim(now, slot, track, seat, rungs, *grant);
             let is_left = slot.wants_keyframe().is_some() && budget.is_proven;
+            if let Some((layer, reason)) = slot.news(grant.reason) {
+                told.push((seat.track, layer, reason));
+            }
             if is_left && playing.is_some_and(|rung| rung.bps > HOPELESS * budget.bps) {
                 slot.await_keyframe();
             }
+        }
+        if !told.is_empty() {
+            let (peer, tracks) = (peer.id, told);
+            self.tell(Event::Sent { peer, tracks });
         }
         self.begin_layers(now, key);
     }
@@ -114,7 +136,13 @@ fn sound(now: Instant, peer: &Peer, tracks: &Arena<Track>) -> u64 {
         .sum()
 }
 
-fn seats(now: Instant, peer: &Peer, tracks: &Arena<Track>, rungs: &mut Vec<Rung>) -> Vec<Seat> {
+fn seats(
+    now: Instant,
+    peer: &Peer,
+    wish: Option<&Wish>,
+    tracks: &Arena<Track>,
+    rungs: &mut Vec<Rung>,
+) -> Vec<Seat> {
     let slots = peer.slots.iter().enumerate();
     let mut seats = Vec::new();
     for (index, slot) in slots.filter(|(_, slot)| slot.kind == Kind::Video) {
@@ -123,8 +151,13 @@ fn seats(now: Instant, peer: &Peer, tracks: &Arena<Track>, rungs: &mut Vec<Rung>
         };
         let first = rungs.len();
         track.seen.rungs(now, rungs);
+        let id = track.info.id;
         seats.push(Seat {
             slot: index,
+            track: id,
+            speaks: track.speaks,
+            shown: wish.and_then(|wish| wish.shown(id)),
+            quality: wish.map_or(Quality::Auto, |wish| wish.quality(id)),
             source: track.info.source,
             rungs: first..rungs.len(),
             before: slot.granted(),

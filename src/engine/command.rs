@@ -1,5 +1,7 @@
 //! The whole vocabulary between control and media: [`Command`] in, [`Event`] out.
 
+pub use super::allocate::{Quality, Reason};
+pub use super::codec::Size;
 use crate::id::{PeerId, RoomId, TrackId};
 
 /// What the signalling thread asks of the shard that owns a room.
@@ -29,6 +31,23 @@ pub enum Command {
         tracks: Vec<TrackId>,
         /// Whether it wants them.
         is_wanted: bool,
+    },
+    /// What a peer shows of what it watches. Before the first it shows everything as large as it
+    /// gets; after it what is not named is a thumbnail.
+    Show {
+        /// Who shows.
+        peer: PeerId,
+        /// Tracks of others in its room.
+        layout: Vec<(TrackId, Shown)>,
+    },
+    /// A peer wants no better than this.
+    CapQuality {
+        /// Who watches.
+        peer: PeerId,
+        /// Which track; `None` for all, those named before included.
+        track: Option<TrackId>,
+        /// How good.
+        quality: Quality,
     },
     /// A track is played to nobody, or again to whoever wants it.
     Silence {
@@ -119,6 +138,21 @@ pub enum Event {
         /// How many since it was last told.
         messages: u32,
     },
+    /// Who speaks in a room has changed.
+    Speakers {
+        /// Where.
+        room: RoomId,
+        /// Who speaks, longest first.
+        speakers: Vec<PeerId>,
+    },
+    /// What a peer is sent of these tracks has changed, or why it is not more.
+    Sent {
+        /// Who watches.
+        peer: PeerId,
+        /// Each track with the place of its layer among all, the smallest first; `None` when
+        /// nothing is sent.
+        tracks: Vec<(TrackId, Option<u8>, Reason)>,
+    },
     /// A track is gone.
     TrackUnpublished {
         /// Where.
@@ -162,6 +196,15 @@ pub enum Source {
     Screen,
     /// The sound of a shared screen.
     ScreenAudio,
+}
+
+/// How a viewer shows a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// In device pixels; without pixels it is not seen.
+    pub size: Size,
+    /// More comes before less where bandwidth is short.
+    pub priority: u8,
 }
 
 /// What a peer may do in its room.

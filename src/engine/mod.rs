@@ -17,6 +17,7 @@ pub mod egress;
 #[cfg(debug_assertions)]
 pub mod export;
 mod feedback;
+mod hearing;
 mod intake;
 pub mod keyframe;
 pub mod layers;
@@ -248,6 +249,12 @@ impl Engine {
                 tracks,
                 is_wanted,
             } => self.subscribe(now, peer, tracks, is_wanted),
+            Command::Show { peer, layout } => self.show(now, peer, layout),
+            Command::CapQuality {
+                peer,
+                track,
+                quality,
+            } => self.cap_quality(now, peer, track, quality),
             Command::Silence { track, is_silent } => self.silence(now, track, is_silent),
             Command::Offer { peer, sdp, sources } => self.offer(now, peer, &sdp, &sources),
             Command::Candidate { peer, candidate } => self.candidate(peer, &candidate),
@@ -292,6 +299,7 @@ impl Engine {
             }
             self.tell_lost(now, key);
             self.review(now, key);
+            self.weigh_silence(now, key);
             self.send_due_keyframe_requests(now, key);
             if let Some(peer) = self.peers.get_mut(key)
                 && peer.is_pacing_due(now)

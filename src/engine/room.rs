@@ -1,13 +1,14 @@
 //! Slow path: who is in a room, what they publish, which slot plays what.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use super::arena::{Arena, Key};
 use super::command::{Kind, Source, TrackInfo};
 use super::peer::Peer;
 use super::track::{Track, Watcher};
 use super::wishes::Wish;
-use crate::id::{RoomId, TrackId};
+use crate::id::{PeerId, RoomId, TrackId};
 
 /// The peers of a room and what they publish.
 #[derive(Debug)]
@@ -16,8 +17,12 @@ pub(crate) struct Room {
     pub(crate) id: RoomId,
     /// Who is in it, in the order they came.
     pub(crate) peers: Vec<Key<Peer>>,
-    /// What can be watched, in the order it was published.
+    /// What can be watched, most wanted first; while nobody has spoken, as it was published.
     pub(crate) tracks: Vec<Key<Track>>,
+    /// Who speaks, longest first.
+    pub(crate) speakers: Vec<PeerId>,
+    /// When voices were last weighed.
+    pub(crate) weighed_at: Option<Instant>,
     /// What each peer may do and does not want.
     pub(crate) wishes: BTreeMap<Key<Peer>, Wish>,
     /// Tracks that are played to nobody.
@@ -30,6 +35,8 @@ impl Room {
             id,
             peers: Vec::new(),
             tracks: Vec::new(),
+            speakers: Vec::new(),
+            weighed_at: None,
             wishes: BTreeMap::new(),
             silenced: BTreeSet::new(),
         }
@@ -39,11 +46,12 @@ impl Room {
     pub(crate) fn forget(&mut self, track: TrackId) {
         self.silenced.remove(&track);
         for wish in self.wishes.values_mut() {
-            wish.unwanted.remove(&track);
+            wish.forget(track);
         }
     }
 
-    /// The tracks of a kind that others than `viewer` publish and that it may and wants to watch.
+    /// The tracks of a kind that others than `viewer` publish and that it may and wants to watch:
+    /// those it shows first, then by who speaks.
     pub(crate) fn wanted(
         &self,
         tracks: &Arena<Track>,
@@ -57,11 +65,18 @@ impl Room {
                 && wish.is_none_or(|wish| wish.wants(track.info.id))
                 && !self.silenced.contains(&track.info.id)
         };
-        self.tracks
+        let is_shown = |key: &Key<Track>| {
+            let track = tracks.get(*key).map(|track| track.info.id);
+            wish.zip(track).is_some_and(|(wish, id)| wish.shows(id))
+        };
+        let mut wanted: Vec<_> = self
+            .tracks
             .iter()
             .copied()
             .filter(|key| tracks.get(*key).is_some_and(is_wanted))
-            .collect()
+            .collect();
+        wanted.sort_by_key(|key| !is_shown(key));
+        wanted
     }
 }
 
@@ -110,7 +125,8 @@ pub(crate) fn play_wanted(
             .iter()
             .map(|index| peer.slots[*index].track())
             .collect();
-        let wanted = room.wanted(tracks, viewer, kind);
+        let mut wanted = room.wanted(tracks, viewer, kind);
+        wanted.truncate(open.len());
         for (position, track) in assign(&playing, &wanted) {
             play(tracks, viewer, peer, open[position], track);
             changed.slots.push(open[position]);

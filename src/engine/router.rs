@@ -16,6 +16,7 @@ use super::layers;
 use super::limits::TURN_PACKETS;
 use super::pacing::Desk;
 use super::peer::{Due, Peer};
+use super::room::Room;
 use super::stats::Dropped;
 use super::subscription::clock_rate;
 use super::track::{MediaPacket, Track};
@@ -27,6 +28,15 @@ pub(super) struct Turn {
     pub(super) packets: Vec<MediaPacket>,
     /// Who has something due, in the order it came up.
     pub(super) dirty: VecDeque<Key<Peer>>,
+}
+
+/// What a packet changed besides its being there.
+enum News {
+    None,
+    /// A layer of this track started or stopped.
+    Layers(Key<Track>),
+    /// Somebody in this room was heard.
+    Voice(Key<Room>),
 }
 
 impl Turn {
@@ -43,8 +53,9 @@ impl Engine {
     pub(super) fn take_rtp(&mut self, now: Instant, publisher: Key<Peer>, packet: RtpPacket) {
         self.stats.rtp_in += 1;
         match self.queue_rtp(now, publisher, packet) {
-            Ok(None) => {}
-            Ok(Some(track)) => self.reallocate(now, track),
+            Ok(News::None) => {}
+            Ok(News::Layers(track)) => self.reallocate(now, track),
+            Ok(News::Voice(room)) => self.weigh_voices(now, room),
             Err(dropped) => self.stats.dropped.add(dropped),
         }
     }
@@ -61,13 +72,12 @@ impl Engine {
         }
     }
 
-    /// The track, when its layers changed by this packet.
     fn queue_rtp(
         &mut self,
         now: Instant,
         publisher: Key<Peer>,
         packet: RtpPacket,
-    ) -> Result<Option<Key<Track>>, Dropped> {
+    ) -> Result<News, Dropped> {
         let Self {
             peers,
             tracks,
@@ -120,8 +130,17 @@ impl Engine {
             let place = (packet.seq, packet.timestamp);
             replay.handle_packet(now, place, facts.starts_keyframe, packet.clone());
         }
+        let level = packet.audio_level;
         turn.packets.push(packet);
-        Ok(has_changed.then_some(key))
+        if let Some(level) = level.filter(|_| track.info.kind == Kind::Audio) {
+            track.loudness.handle_level(now, level);
+            return Ok(News::Voice(track.room));
+        }
+        Ok(if has_changed {
+            News::Layers(key)
+        } else {
+            News::None
+        })
     }
 
     /// A publisher told its clock: what plays from it is told in ours.

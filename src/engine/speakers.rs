@@ -73,6 +73,13 @@ impl Loudness {
             .map(|speaking| speaking.since)
     }
 
+    /// When it is to be found silent, unless it goes on; `None` while it does not speak.
+    #[must_use]
+    pub fn speech_ends(&self, now: Instant) -> Option<Instant> {
+        self.since(now)?;
+        Some(self.spoke_at? + SPEECH_HOLD + Duration::from_millis(1))
+    }
+
     /// When it last spoke.
     #[must_use]
     pub fn spoke_at(&self) -> Option<Instant> {

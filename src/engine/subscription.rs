@@ -6,7 +6,7 @@ use str0m::format::CodecConfig;
 use str0m::media::{Mid, Pt};
 use str0m::rtp::{SeqNo, Ssrc};
 
-use super::allocate::Before;
+use super::allocate::{Before, Reason};
 use super::arena::Key;
 use super::codec::{Codec, PayloadFacts};
 use super::command::Kind;
@@ -49,6 +49,8 @@ struct Subscription {
     selector: Selector,
     /// What it was granted last.
     granted: Before,
+    /// What its viewer was told last that it gets, and why not more.
+    told: Option<(Option<u8>, Reason)>,
     /// Since when the path has carried less than the least of it.
     lacks_since: Option<Instant>,
     /// The publisher's payload type of the last packet and ours for it.
@@ -152,6 +154,7 @@ impl Slot {
                 track,
                 selector,
                 granted: Before::New,
+                told: None,
                 lacks_since: None,
                 translated: None,
             }
@@ -164,6 +167,18 @@ impl Slot {
             playing.selector.set_target(target);
             playing.granted = granted;
         }
+    }
+
+    /// What was granted, if the viewer was told something else before: the place of its layer and
+    /// why it is not more.
+    pub(crate) fn news(&mut self, reason: Reason) -> Option<(Option<u8>, Reason)> {
+        let playing = self.playing.as_mut()?;
+        let gets = match playing.granted {
+            Before::New => return None,
+            Before::Paused => (None, reason),
+            Before::Sent { layer, .. } => (Some(layer), reason),
+        };
+        (playing.told.replace(gets) != Some(gets)).then_some(gets)
     }
 
     /// The path carries less than the least of what plays. Whether that has lasted for `patience`.

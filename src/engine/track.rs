@@ -17,6 +17,7 @@ use super::limits::TRACK_LAYERS;
 use super::peer::Peer;
 use super::replay::Replay;
 use super::room::Room;
+use super::speakers::Loudness;
 
 /// What a peer publishes in one m-line.
 #[derive(Debug)]
@@ -33,6 +34,12 @@ pub(crate) struct Track {
     pub(crate) layers: Vec<Layer>,
     /// What is seen of each of them.
     pub(crate) seen: Layers,
+    /// How loud it is; a picture stays silent.
+    pub(crate) loudness: Loudness,
+    /// Whether its publisher spoke when the room's voices were last weighed.
+    pub(crate) speaks: bool,
+    /// When who speaks in it is to be found silent, unless more is heard; always ahead.
+    pub(crate) speech_ends: Option<Instant>,
     /// The slots it plays in.
     pub(crate) watchers: Vec<Watcher>,
     /// What can be sent again, all layers in one.
@@ -117,6 +124,9 @@ impl Track {
             mid,
             layers: Vec::new(),
             seen: Layers::default(),
+            loudness: Loudness::default(),
+            speaks: false,
+            speech_ends: None,
             watchers: Vec::new(),
             history: TrackHistory::new(history),
             formats: Vec::new(),
@@ -171,11 +181,12 @@ impl Track {
         self.formats.iter().find(|format| format.pt == pt)
     }
 
-    /// When a keyframe request is due, over all layers.
+    /// When a keyframe request is due, over all layers, or speech is over.
     pub(crate) fn wakeup(&self) -> Option<Instant> {
-        self.layers
+        let keyframes = self
+            .layers
             .iter()
-            .filter_map(|layer| layer.keyframes.wakeup())
-            .min()
+            .filter_map(|layer| layer.keyframes.wakeup());
+        keyframes.chain(self.speech_ends).min()
     }
 }

@@ -1,11 +1,13 @@
 //! What a peer may do in its room, and what it does not want to watch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::Engine;
+use super::allocate::Quality;
 use super::arena::Key;
-use super::command::Permissions;
+use super::codec::Size;
+use super::command::{Permissions, Shown};
 use super::peer::Peer;
 use crate::id::{PeerId, TrackId};
 
@@ -16,7 +18,22 @@ pub(crate) struct Wish {
     pub(crate) permissions: Permissions,
     /// Tracks in the room that are not played to it.
     pub(crate) unwanted: BTreeSet<TrackId>,
+    /// What it shows, and how; `None` while it has not said.
+    layout: Option<BTreeMap<TrackId, Shown>>,
+    /// Its caps of single tracks.
+    qualities: BTreeMap<TrackId, Quality>,
+    /// Its cap of all others.
+    quality: Quality,
 }
+
+/// How a track is shown that a layout does not name: as the smallest of thumbnails.
+const UNNAMED: Shown = Shown {
+    size: Size {
+        width: 1,
+        height: 1,
+    },
+    priority: 0,
+};
 
 impl Wish {
     /// To watch everything that may be watched.
@@ -24,7 +41,36 @@ impl Wish {
         Self {
             permissions,
             unwanted: BTreeSet::new(),
+            layout: None,
+            qualities: BTreeMap::new(),
+            quality: Quality::Auto,
         }
+    }
+
+    /// Forgets a track that is gone.
+    pub(crate) fn forget(&mut self, track: TrackId) {
+        self.unwanted.remove(&track);
+        self.qualities.remove(&track);
+        if let Some(layout) = &mut self.layout {
+            layout.remove(&track);
+        }
+    }
+
+    /// Whether its layout names a track and has a place for it.
+    pub(crate) fn shows(&self, track: TrackId) -> bool {
+        let named = self.layout.as_ref().and_then(|layout| layout.get(&track));
+        named.is_some_and(|shown| shown.size.pixels() > 0)
+    }
+
+    /// How it shows a track; `None` while it has not said.
+    pub(crate) fn shown(&self, track: TrackId) -> Option<Shown> {
+        let layout = self.layout.as_ref()?;
+        Some(layout.get(&track).copied().unwrap_or(UNNAMED))
+    }
+
+    /// How good it wants a track at most.
+    pub(crate) fn quality(&self, track: TrackId) -> Quality {
+        self.qualities.get(&track).copied().unwrap_or(self.quality)
     }
 
     /// Whether a track is to be played to it.
@@ -87,6 +133,49 @@ impl Engine {
             }
         }
         self.refresh_all(now, key);
+    }
+
+    /// From here on a peer shows these tracks, and how.
+    pub(super) fn show(&mut self, now: Instant, id: PeerId, layout: Vec<(TrackId, Shown)>) {
+        let Some(key) = self.peer_names.get(&id).copied() else {
+            return;
+        };
+        let published = self.published_in_room_of(key);
+        let Some(wish) = self.wish_mut(key) else {
+            return;
+        };
+        let layout = layout.into_iter();
+        wish.layout = Some(layout.filter(|(id, _)| published.contains(id)).collect());
+        self.refresh_all(now, key);
+        self.allocate(now, key);
+    }
+
+    /// From here on a peer wants a track, or all it has not named before, at most this good.
+    pub(super) fn cap_quality(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        track: Option<TrackId>,
+        quality: Quality,
+    ) {
+        let Some(key) = self.peer_names.get(&id).copied() else {
+            return;
+        };
+        let published = self.published_in_room_of(key);
+        let Some(wish) = self.wish_mut(key) else {
+            return;
+        };
+        match track {
+            Some(track) if published.contains(&track) => {
+                wish.qualities.insert(track, quality);
+            }
+            Some(_) => return,
+            None => {
+                wish.qualities.clear();
+                wish.quality = quality;
+            }
+        }
+        self.allocate(now, key);
     }
 
     /// From here on a track is played to nobody, or to whoever wants it.

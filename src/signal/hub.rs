@@ -233,9 +233,10 @@ impl Hub {
     fn handle_report(&mut self, now: Now, report: Report) {
         match report {
             Report::Event(event) => {
-                let peer = whose(&event);
+                let peer = whose(&event, &self.directory);
+                let member = peer.and_then(|peer| self.directory.member(peer));
                 // An event about somebody who has left meanwhile is nobody's.
-                if let Some(socket) = self.directory.member(peer).map(|member| member.socket) {
+                if let Some(socket) = member.map(|member| member.socket) {
                     self.with(now, socket, |session, directory| {
                         session.handle_event(event, directory)
                     });
@@ -433,18 +434,20 @@ impl Hub {
     }
 }
 
-/// Whose session an event concerns.
-fn whose(event: &Event) -> PeerId {
-    match event {
+/// Whose session an event concerns; of a whole room, anyone's in it.
+fn whose(event: &Event, directory: &Directory) -> Option<PeerId> {
+    Some(match event {
         Event::Answer { peer, .. }
         | Event::Refused { peer, .. }
         | Event::NotPublished { peer, .. }
         | Event::DataLost { peer, .. }
         | Event::RequestOffer { peer, .. }
         | Event::Slots { peer, .. }
+        | Event::Sent { peer, .. }
         | Event::Connected { peer }
         | Event::Closed { peer, .. } => *peer,
         Event::TrackPublished { track, .. } => track.id.peer,
         Event::TrackUnpublished { track, .. } => track.peer,
-    }
+        Event::Speakers { room, .. } => directory.members(room).first()?.peer,
+    })
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::engine::command::{Kind, Slot, Source, TrackInfo};
+use crate::engine::command::{Kind, Reason, Slot, Source, TrackInfo};
 use crate::id::{PeerId, RoomId, TrackId};
 use crate::signal::directory;
 use crate::signal::problem::Code;
@@ -154,6 +154,20 @@ pub enum ServerMessage {
         /// What it sends.
         source: SourceName,
     },
+    /// Who speaks in the room has changed.
+    ActiveSpeakers {
+        /// Who speaks, longest first; empty when nobody does.
+        speakers: Vec<Shown<PeerId>>,
+    },
+    /// What the client is sent of a track has changed, or why it is not more.
+    Quality {
+        /// Which track.
+        track_id: Shown<TrackId>,
+        /// The place of the layer sent among all, 0 the smallest; `null` when nothing is sent.
+        layer: Option<u8>,
+        /// Why it is not a better one.
+        reason: ReasonName,
+    },
     /// The client reads its data channels too slowly: messages to it were dropped.
     DataLost {
         /// How many since this was last told.
@@ -290,6 +304,50 @@ pub fn slots(slots: &[Slot]) -> BTreeMap<String, Option<Playing>> {
         .iter()
         .map(|slot| (slot.mid.clone(), slot.track.as_ref().map(playing)))
         .collect()
+}
+
+impl ServerMessage {
+    /// Who speaks.
+    #[must_use]
+    pub fn active_speakers(speakers: Vec<PeerId>) -> Self {
+        let speakers = speakers.into_iter().map(Shown).collect();
+        Self::ActiveSpeakers { speakers }
+    }
+
+    /// What is sent of a track, and why not more.
+    #[must_use]
+    pub fn quality((track, layer, reason): (TrackId, Option<u8>, Reason)) -> Self {
+        Self::Quality {
+            track_id: Shown(track),
+            layer,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// [`Reason`] on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReasonName {
+    /// The path to the client carries no more.
+    Bandwidth,
+    /// The client asked for no more, by `set-layout` or `update-quality`.
+    Viewport,
+    /// The publisher sends no more.
+    Source,
+    /// The path does not carry even the smallest beside what is more important.
+    Paused,
+}
+
+impl From<Reason> for ReasonName {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Bandwidth => Self::Bandwidth,
+            Reason::Viewport => Self::Viewport,
+            Reason::Source => Self::Source,
+            Reason::Paused => Self::Paused,
+        }
+    }
 }
 
 /// [`Kind`] on the wire.

@@ -134,17 +134,20 @@ pub fn tracks_of_others(
     names: &[String],
     directory: &Directory,
 ) -> Result<Vec<TrackId>, Problem> {
-    let room = directory.room_of(peer);
-    let known = |name: &String| {
-        let id = TrackId::parse(name).filter(|id| id.peer != peer)?;
-        let publisher = directory.member(id.peer)?;
-        let is_here = directory.room_of(id.peer) == room;
-        let mut tracks = publisher.tracks.iter();
-        (is_here && tracks.any(|track| track.info.id == id)).then_some(id)
-    };
+    let known = |name: &String| track_of_other(peer, name, directory);
     let tracks: Option<Vec<_>> = names.iter().map(known).collect();
     tracks.ok_or_else(|| {
         let text = "nobody else in the room publishes such a track";
         Problem::new(Code::NoSuchTrack, text)
     })
+}
+
+/// A track of this name that somebody else in the room publishes.
+#[must_use]
+pub fn track_of_other(peer: PeerId, name: &str, directory: &Directory) -> Option<TrackId> {
+    let id = TrackId::parse(name).filter(|id| id.peer != peer)?;
+    let publisher = directory.member(id.peer)?;
+    let is_here = directory.room_of(id.peer) == directory.room_of(peer);
+    let mut tracks = publisher.tracks.iter();
+    (is_here && tracks.any(|track| track.info.id == id)).then_some(id)
 }

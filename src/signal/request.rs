@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::engine::command::{Quality, Shown, Size};
 use crate::signal::limits;
 use crate::signal::message::{Reference, SourceName};
 use crate::signal::problem::{Code, Problem};
@@ -189,6 +190,29 @@ pub struct Shows {
     /// The higher, the longer it stays good when bandwidth is short; 0 when left out.
     #[serde(default)]
     pub priority: u8,
+}
+
+impl From<Shows> for Shown {
+    fn from(shows: Shows) -> Self {
+        Self {
+            size: Size {
+                width: shows.width,
+                height: shows.height,
+            },
+            priority: shows.priority,
+        }
+    }
+}
+
+impl From<QualityName> for Quality {
+    fn from(name: QualityName) -> Self {
+        match name {
+            QualityName::Low => Self::Low,
+            QualityName::Medium => Self::Medium,
+            QualityName::High => Self::High,
+            QualityName::Auto => Self::Auto,
+        }
+    }
 }
 
 /// What a client says about a track it offers.

@@ -264,6 +264,14 @@ impl Session {
             Event::DataLost { messages, .. } => {
                 vec![self.tell(ServerMessage::DataLost { messages })]
             }
+            Event::Speakers { speakers, .. } => {
+                let message = ServerMessage::active_speakers(speakers);
+                vec![Output::Tell(relay::everyone(&room, directory), message)]
+            }
+            Event::Sent { tracks, .. } => {
+                let told = tracks.into_iter().map(ServerMessage::quality);
+                told.map(|message| self.tell(message)).collect()
+            }
             Event::Connected { .. } => Vec::new(),
             Event::Closed { reason, .. } => self.handle_closed(reason, directory),
         }
@@ -925,7 +933,7 @@ mod tests {
 
     #[test]
     fn each_misuse_has_its_code_and_leaves_the_session_usable() {
-        let table: [(&[&str], &str, &str); 24] = [
+        let table: [(&[&str], &str, &str); 25] = [
             (&[], "{", "bad-json"),
             (&[], "[]", "bad-message"),
             (&[], r#"{"type":"join"}"#, "bad-message"),
@@ -962,9 +970,10 @@ mod tests {
                 "no-such-track",
             ),
             (&[], r#"{"type":"unsubscribe","trackIds":[]}"#, "not-joined"),
+            (&[], r#"{"type":"set-layout","slots":[]}"#, "not-joined"),
             (
                 &["r"],
-                r#"{"type":"set-layout","slots":[{"trackId":"t","width":1,"height":1}]}"#,
+                r#"{"type":"update-quality","quality":"low","trackId":"t"}"#,
                 "no-such-track",
             ),
             (
@@ -1571,6 +1580,8 @@ mod tests {
                 Command::Offer { peer, .. }
                 | Command::Permit { peer, .. }
                 | Command::Subscribe { peer, .. }
+                | Command::Show { peer, .. }
+                | Command::CapQuality { peer, .. }
                 | Command::Candidate { peer, .. } => {
                     assert_eq!(there.get(peer), Some(&true));
                 }

@@ -64,6 +64,8 @@ pub(crate) struct Client {
     pub(crate) connected: Option<Duration>,
     /// What its own state machine complained about: always the server's fault or the test's.
     pub(crate) errors: Vec<String>,
+    /// The level in its audio packets (RFC 6464), in decibels below full scale.
+    pub(crate) level: i8,
     /// RTP packets written, retransmissions aside.
     pub(crate) sent: u64,
     /// Keyframe requests that reached an encoder.
@@ -128,6 +130,7 @@ impl Client {
             lines: BTreeMap::new(),
             connected: None,
             errors: Vec::new(),
+            level: 30,
             sent: 0,
             keyframe_requests: 0,
             keys,
@@ -335,6 +338,7 @@ impl Client {
             return;
         };
         let audio = kind(sender.publish.source) == MediaKind::Audio;
+        let level = self.level;
         let mut api = self.rtc.direct_api();
         let Some(stream) = api.stream_tx_by_mid(mid, encoding.rid) else {
             self.errors.push(format!("no stream to send {mid} on"));
@@ -342,7 +346,7 @@ impl Client {
         };
         for packet in packets {
             let ext_vals = ExtensionValues {
-                audio_level: audio.then_some(-30),
+                audio_level: audio.then_some(-level),
                 voice_activity: audio.then_some(true),
                 ..ExtensionValues::default()
             };

@@ -201,6 +201,16 @@ impl World {
                 return;
             }
             Event::TrackUnpublished { .. } => return,
+            Event::Speakers { room, speakers } => {
+                self.speakers.insert(room.clone(), speakers.clone());
+                return;
+            }
+            Event::Sent { peer, tracks } => {
+                for (track, layer, reason) in tracks {
+                    self.told.insert((*peer, *track), (*layer, *reason));
+                }
+                return;
+            }
             Event::Closed { peer, reason, .. } => {
                 self.closed.push((*peer, *reason));
                 return;

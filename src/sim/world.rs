@@ -20,6 +20,7 @@ use super::identity::server_identity;
 use super::link::{Link, Quality};
 use super::publish::Publish;
 use super::trace::{Entry, Fact, Who};
+use crate::engine::allocate::Reason;
 use crate::engine::command::{CloseReason, Command, Event, TrackInfo};
 use crate::engine::{Engine, Options};
 use crate::id::{PeerId, RoomId, ShardId, TrackId};
@@ -114,6 +115,10 @@ pub(crate) struct World {
     pub(crate) seats: Vec<Option<Seat>>,
     /// Every track ever published.
     pub(crate) tracks: BTreeMap<TrackId, (RoomId, TrackInfo)>,
+    /// Who speaks in each room, as the server said last.
+    pub(crate) speakers: BTreeMap<RoomId, Vec<PeerId>>,
+    /// What each viewer was told last that it gets of a track.
+    pub(crate) told: BTreeMap<(PeerId, TrackId), (Option<u8>, Reason)>,
     /// Every peer an engine closed.
     pub(crate) closed: Vec<(PeerId, CloseReason)>,
     /// Events for peers the world does not know: nobody should get any.
@@ -165,6 +170,8 @@ impl World {
         Self {
             seats: Vec::new(),
             tracks: BTreeMap::new(),
+            speakers: BTreeMap::new(),
+            told: BTreeMap::new(),
             closed: Vec::new(),
             strays: Vec::new(),
             trace: None,

@@ -284,7 +284,7 @@ impl SentLog {
         for (low, place) in old.into_iter().enumerate() {
             if place.resends != VACANT {
                 // The bits of the round overlap with those of the place.
-                let at = usize::from(place.round) << ROUND_SHIFT | low % LOG_MIN_PLACES;
+                let at = (usize::from(place.round) << ROUND_SHIFT) | (low % LOG_MIN_PLACES);
                 self.places[at & (places - 1)] = place;
             }
         }

@@ -7,7 +7,7 @@ use crate::engine::command::Command;
 use crate::signal::directory::Directory;
 use crate::signal::message::{Reference, ServerMessage};
 use crate::signal::problem::{Code, Problem};
-use crate::signal::request::{CandidateField, ClientMessage, OfferedTrack};
+use crate::signal::request::{CandidateField, ClientMessage, OfferedTrack, Shows};
 use crate::signal::{Now, relay};
 
 impl Session {
@@ -85,16 +85,30 @@ impl Session {
                 self.handle_wish(&track_ids, false, reference, directory)
             }
             ClientMessage::UpdateQuality {
-                room_id, track_id, ..
+                room_id,
+                track_id,
+                quality,
             } => {
-                self.stay_in(room_id)?;
-                relay::tracks_of_others(self.peer, track_id.as_slice(), directory)?;
-                Ok(Vec::new())
+                let shard = self.stay_in(room_id)?.shard();
+                let tracks = relay::tracks_of_others(self.peer, track_id.as_slice(), directory)?;
+                let command = Command::CapQuality {
+                    peer: self.peer,
+                    track: tracks.first().copied(),
+                    quality: quality.into(),
+                };
+                Ok(vec![Output::Command(shard, command, reference)])
             }
             ClientMessage::SetLayout { slots } => {
-                let tracks: Vec<_> = slots.into_iter().map(|shows| shows.track_id).collect();
-                relay::tracks_of_others(self.peer, &tracks, directory)?;
-                Ok(Vec::new())
+                let shard = self.stay_in(None)?.shard();
+                let peer = self.peer;
+                // What is gone by now is shown no longer: no reason to refuse the others.
+                let known = |shows: Shows| {
+                    let track = relay::track_of_other(peer, &shows.track_id, directory)?;
+                    Some((track, shows.into()))
+                };
+                let layout = slots.into_iter().filter_map(known).collect();
+                let command = Command::Show { peer, layout };
+                Ok(vec![Output::Command(shard, command, reference)])
             }
             _ => unreachable!("handle_message takes the others"),
         }

@@ -6,10 +6,12 @@ mod change;
 mod churn;
 mod garbage;
 mod keys;
+mod layout;
 mod loss;
 mod repeat;
 mod rooms;
 mod simulcast;
+mod speakers;
 mod stock;
 mod wishes;
 
