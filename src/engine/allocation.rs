@@ -105,7 +105,7 @@ impl Engine {
         let mut told = Vec::new();
         for (seat, grant) in seats.iter().zip(&allocation.grants) {
             let slot = &mut peer.slots[seat.slot];
-            let Some(track) = slot.track().and_then(|track| tracks.get(track)) else {
+            let Some(track) = slot.track().and_then(|track| tracks.get_mut(track)) else {
                 continue;
             };
             let rungs = &rungs[seat.rungs.clone()];
@@ -118,6 +118,7 @@ impl Engine {
             if is_left && playing.is_some_and(|rung| rung.bps > HOPELESS * budget.bps) {
                 slot.await_keyframe();
             }
+            track.handle_aim(key, seat.slot, slot.takes());
         }
         if !told.is_empty() {
             let (peer, tracks) = (peer.id, told);

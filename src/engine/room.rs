@@ -154,16 +154,19 @@ fn play(
     track: Option<Key<Track>>,
 ) {
     let slot = &mut peer.slots[index];
-    let watcher = Watcher {
-        peer: viewer,
-        slot: u8::try_from(index).expect("PEER_MEDIA_LINES fits a byte"),
-    };
+    let place = u8::try_from(index).expect("PEER_MEDIA_LINES fits a byte");
     if let Some(before) = slot.track().and_then(|before| tracks.get_mut(before)) {
-        before.watchers.retain(|w| *w != watcher);
+        before
+            .watchers
+            .retain(|w| (w.peer, w.slot) != (viewer, place));
     }
     slot.play(track);
     if let Some(after) = track.and_then(|after| tracks.get_mut(after)) {
-        after.watchers.push(watcher);
+        after.watchers.push(Watcher {
+            peer: viewer,
+            slot: place,
+            takes: slot.takes(),
+        });
     }
 }
 

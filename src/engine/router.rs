@@ -7,7 +7,7 @@ use str0m::media::{Rid, SenderFeedback};
 use str0m::rtp::{ExtensionValues, RtpPacket};
 
 use super::Engine;
-use super::arena::Key;
+use super::arena::{Arena, Key};
 use super::codec::{self, PayloadFacts};
 use super::command::Kind;
 use super::egress::clock::{Ntp, StreamClock, WallClock};
@@ -17,9 +17,9 @@ use super::limits::TURN_PACKETS;
 use super::pacing::Desk;
 use super::peer::{Due, Peer};
 use super::room::Room;
-use super::stats::Dropped;
+use super::stats::{Dropped, Stats};
 use super::subscription::clock_rate;
-use super::track::{MediaPacket, Track};
+use super::track::{MediaPacket, Track, Watcher};
 
 /// What was taken in and is still to be given out.
 #[derive(Debug, Default)]
@@ -101,27 +101,10 @@ impl Engine {
         }
         let facts = facts_of(track, &packet);
         let has_changed = watch_layer(track, now, layer, &facts, &packet);
-        let index = u32::try_from(turn.packets.len()).expect("TURN_PACKETS is small");
-        for watcher in &track.watchers {
-            let Some(viewer) = peers.get_mut(watcher.peer) else {
-                continue;
-            };
-            if !viewer.is_connected() {
-                continue;
-            }
-            let Some(slot) = viewer.slots.get_mut(usize::from(watcher.slot)) else {
-                continue;
-            };
-            match slot.select((key, layer), packet.header.timestamp, &facts) {
-                Ok(passing) => {
-                    turn.list(watcher.peer, viewer);
-                    viewer.due.push(Due {
-                        packet: index,
-                        slot: watcher.slot,
-                        passing,
-                    });
-                }
-                Err(dropped) => stats.dropped.add(dropped),
+        let place = (key, layer, packet.header.timestamp);
+        for watcher in &mut track.watchers {
+            if watcher.takes & 1 << layer != 0 {
+                offer(watcher, peers, turn, stats, place, &facts);
             }
         }
         let packet = keep((now, wall_clock), (key, track), layer, facts, packet);
@@ -320,6 +303,36 @@ impl Engine {
                 self.stats.keyframe_requests += u64::from(sent == Some(true));
             }
         }
+    }
+}
+
+/// Offers the packet that comes next in the turn to a slot, which takes it or counts why not.
+fn offer(
+    watcher: &mut Watcher,
+    peers: &mut Arena<Peer>,
+    turn: &mut Turn,
+    stats: &mut Stats,
+    (track, layer, timestamp): (Key<Track>, u8, u32),
+    facts: &PayloadFacts,
+) {
+    let Some(viewer) = peers.get_mut(watcher.peer).filter(|v| v.is_connected()) else {
+        return;
+    };
+    let Some(slot) = viewer.slots.get_mut(usize::from(watcher.slot)) else {
+        return;
+    };
+    let passing = slot.select((track, layer), timestamp, facts);
+    watcher.takes = slot.takes();
+    match passing {
+        Ok(passing) => {
+            viewer.due.push(Due {
+                packet: u32::try_from(turn.packets.len()).expect("TURN_PACKETS is small"),
+                slot: watcher.slot,
+                passing,
+            });
+            turn.list(watcher.peer, viewer);
+        }
+        Err(dropped) => stats.dropped.add(dropped),
     }
 }
 

@@ -105,6 +105,17 @@ impl Selector {
         (self.live != Some(target)).then_some(target)
     }
 
+    /// Layers of which a packet may pass as things stand, a bit each; all while nothing is wanted,
+    /// so that what is withheld is counted for what it is.
+    #[must_use]
+    pub fn takes(&self) -> u8 {
+        match (self.target, self.live) {
+            (None, _) => u8::MAX,
+            (Some(target), None) => bit(target.layer) | target.instead,
+            (Some(target), Some(live)) => bit(target.layer) | bit(live),
+        }
+    }
+
     /// What passed has a gap that nobody can close: nothing passes before a keyframe.
     pub fn restart(&mut self) {
         self.live = None;
@@ -192,9 +203,14 @@ impl Temporal {
     }
 }
 
+/// A layer's bit.
+const fn bit(layer: u8) -> u8 {
+    if layer < 8 { 1 << layer } else { 0 }
+}
+
 /// Whether this layer's bit is set.
 const fn is_set(layers: u8, layer: u8) -> bool {
-    layer < 8 && layers & 1 << layer != 0
+    layers & bit(layer) != 0
 }
 
 #[cfg(test)]

@@ -131,6 +131,12 @@ impl Slot {
         playing.map_or(0, |playing| playing.selector.temporal())
     }
 
+    /// Layers of which a packet may pass as things stand, a bit each.
+    pub(crate) fn takes(&self) -> u8 {
+        let playing = self.playing.as_ref();
+        playing.map_or(0, |playing| playing.selector.takes())
+    }
+
     /// The layer of what plays that cannot begin without a keyframe.
     pub(crate) fn wants_keyframe(&self) -> Option<u8> {
         self.playing.as_ref()?.selector.wants_keyframe()

@@ -68,6 +68,9 @@ pub(crate) struct Watcher {
     pub(crate) peer: Key<Peer>,
     /// Its index in [`Peer::slots`].
     pub(crate) slot: u8,
+    /// Layers it may take a packet of as things stand, a bit each: the slot is asked about no
+    /// others.
+    pub(crate) takes: u8,
 }
 
 /// One payload type of a publisher.
@@ -149,6 +152,15 @@ impl Track {
             None => return None,
         };
         u8::try_from(index).ok()
+    }
+
+    /// Takes note of which layers one of its slots takes from here on.
+    pub(crate) fn handle_aim(&mut self, viewer: Key<Peer>, slot: usize, takes: u8) {
+        let mut watchers = self.watchers.iter_mut();
+        let is_slot = |w: &&mut Watcher| w.peer == viewer && usize::from(w.slot) == slot;
+        if let Some(watcher) = watchers.find(is_slot) {
+            watcher.takes = takes;
+        }
     }
 
     /// Asks less often for keyframes of the smaller layers; of use after their order changed.

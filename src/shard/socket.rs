@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{info, warn};
@@ -14,6 +16,10 @@ const BUFFER_BYTES: usize = 8 << 20;
 /// Below this the operator is told how to allow more.
 const BUFFER_WARNING_BYTES: usize = 2 << 20;
 
+/// How often, and after how long, a port is asked for again that somebody has: 1 s in all.
+const RELEASE_TRIES: u32 = 20;
+const RELEASE_WAIT: Duration = Duration::from_millis(50);
+
 /// Opens `shards` sockets on one address, in shard order: their place in the reuseport group.
 /// A port of 0 becomes the one the kernel gives the first of them.
 ///
@@ -21,11 +27,11 @@ const BUFFER_WARNING_BYTES: usize = 2 << 20;
 ///
 /// [`StartError`] says what is wrong with the address and what to do.
 pub(super) fn open(address: SocketAddr, shards: u16) -> Result<Vec<UdpSocket>, StartError> {
-    let (first, address) = match open_first(address) {
+    let (first, address) = match open_free(address) {
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
             info!("this machine has no IPv6: listening on IPv4 only");
             let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
-            (open_first(v4), v4)
+            (open_free(v4), v4)
         }
         opened => (opened, address),
     };
@@ -44,6 +50,22 @@ pub(super) fn open(address: SocketAddr, shards: u16) -> Result<Vec<UdpSocket>, S
     }
     warn_of_small_buffers(&sockets[0]);
     Ok(sockets.into_iter().map(UdpSocket::from).collect())
+}
+
+/// As [`open_first`], patient with a server that has just ended: io_uring lets go of its sockets
+/// a moment after its process is gone.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no shard runs yet that this could keep waiting"
+)]
+fn open_free(address: SocketAddr) -> io::Result<Socket> {
+    for _ in 0..RELEASE_TRIES {
+        match open_first(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(RELEASE_WAIT),
+            opened => return opened,
+        }
+    }
+    open_first(address)
 }
 
 /// Binds alone, so that a port another process has is noticed even if that one would share

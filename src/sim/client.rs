@@ -60,6 +60,8 @@ pub(crate) struct Client {
     pub(crate) inside: SocketAddr,
     /// The m-lines that receive, by mid.
     pub(crate) lines: BTreeMap<String, Line>,
+    /// When its first offer was answered, since the world began.
+    pub(crate) answered: Option<Duration>,
     /// When ICE and DTLS came up, since the world began.
     pub(crate) connected: Option<Duration>,
     /// What its own state machine complained about: always the server's fault or the test's.
@@ -128,6 +130,7 @@ impl Client {
             room: setup.room,
             inside: setup.inside,
             lines: BTreeMap::new(),
+            answered: None,
             connected: None,
             errors: Vec::new(),
             level: 30,
@@ -275,6 +278,7 @@ impl Client {
     }
 
     fn handle_answer(&mut self, now: Instant, sdp: &str, slots: Vec<Slot>) {
+        self.answered.get_or_insert(now - self.began);
         let Some(pending) = self.pending.take() else {
             self.errors.push("an answer nobody asked for".into());
             return;

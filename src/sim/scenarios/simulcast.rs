@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use str0m::format::Codec;
 
-use crate::engine::command::{Kind, Source};
+use crate::engine::command::{self, Command, Kind, Source};
 use crate::sim::link::Quality;
 use crate::sim::oracle;
 use crate::sim::publish::Publish;
@@ -147,4 +147,91 @@ fn a_path_that_falls_and_rises_gets_what_fits_and_never_freezes() {
     let gap = longest_gap(&world, 1, fell - SECOND, world.time());
     assert!(gap <= Duration::from_millis(650), "{gap:?}");
     check_streams(&world, usize::MAX);
+}
+
+#[test]
+fn five_per_cent_of_loss_at_60_ms_freezes_nobody() {
+    let lossy = Quality {
+        delay: Duration::from_millis(30),
+        loss: 0.05,
+        ..Quality::CLEAN
+    };
+    let mut world = World::new(Setup::seed(63));
+    world.join(0, "room", &LAYERED);
+    let viewer = world.join(0, "room", &[]);
+    world.set_quality(viewer, Quality { loss: 0.0, ..lossy }, lossy);
+    world.run_until_connected();
+    world.run(SECOND * 5);
+    let from = world.time();
+    world.run(SECOND * 60);
+    let gap = longest_gap(&world, viewer, from, world.time());
+    assert!(gap <= Duration::from_millis(400), "{gap:?}");
+}
+
+#[test]
+fn ten_viewers_on_ten_paths_each_get_the_best_that_fits() {
+    const KBPS: [u64; 10] = [200, 300, 500, 700, 900, 1_500, 2_500, 4_000, 6_000, 10_000];
+    let mut world = watched(64, &KBPS.map(|kbps| narrow(kbps * 1_000)));
+    world.run(SECOND * 30);
+    // 150, 500 and 1500 kbit/s, with sound and headers.
+    let best = |kbps: u64| match kbps * 3 / 4 {
+        0..=580 => 0,
+        581..=1_700 => 1,
+        _ => 2,
+    };
+    let settled: Vec<_> = (1..=10).map(|viewer| layer(&world, viewer)).collect();
+    for (kbps, got) in KBPS.iter().zip(&settled) {
+        assert!(*got >= Some(best(*kbps)), "{kbps} kbit/s: {settled:?}");
+    }
+    world.set_quality(10, Quality::CLEAN, narrow(150_000));
+    world.run(SECOND * 15);
+    let after: Vec<_> = (1..10).map(|viewer| layer(&world, viewer)).collect();
+    assert_eq!(after, settled[..9], "one bad path changes nobody else's");
+}
+
+#[test]
+fn a_hundred_switches_leave_one_unbroken_stream() {
+    let mut world = watched(65, &[Quality::CLEAN]);
+    world.run(SECOND * 5);
+    let peer = world.client(1).peer;
+    for turn in 0..100 {
+        let quality = match turn % 2 {
+            0 => command::Quality::Low,
+            _ => command::Quality::High,
+        };
+        let track = None;
+        world.command(
+            0,
+            Command::CapQuality {
+                peer,
+                track,
+                quality,
+            },
+        );
+        world.run(SECOND);
+    }
+    let switches = layers(&world, 1, SECOND * 3)
+        .windows(2)
+        .filter(|pair| pair[0].1 != pair[1].1)
+        .count();
+    assert!(switches >= 95, "{switches} switches");
+    check_streams(&world, 0);
+    let gap = longest_gap(&world, 1, SECOND * 5, world.time());
+    assert!(gap <= Duration::from_millis(200), "{gap:?}");
+}
+
+#[test]
+fn who_comes_late_sees_a_picture_five_round_trips_after_the_answer() {
+    let delayed = Quality {
+        delay: Duration::from_millis(20),
+        ..Quality::CLEAN
+    };
+    let mut world = watched(66, &[Quality::CLEAN]);
+    world.run(SECOND * 6);
+    let late = world.join(0, "room", &[]);
+    world.set_quality(late, delayed, delayed);
+    world.run(SECOND * 2);
+    let (answered, first) = (world.client(late).answered, shown(&world, late)[0]);
+    let took = first - answered.expect("it was answered");
+    assert!(took <= Duration::from_millis(5 * 40 + 50), "{took:?}");
 }
