@@ -56,13 +56,18 @@ struct Seat {
 /// What reports change is decided anew no more often than this: an estimate moves little in less.
 const REVIEW: Duration = Duration::from_millis(150);
 
+/// At once, though, when the estimate is below this share of what it was: a path collapses.
+const FALLEN: f64 = 0.7;
+
 impl Engine {
     /// Decides anew what each slot of a peer gets, unless that was decided a moment ago.
     pub(super) fn review(&mut self, now: Instant, key: Key<Peer>) {
         let peer = self.peers.get(key);
         let is_due = |peer: &Peer| {
-            peer.allocated_at
-                .is_none_or(|at| now.saturating_duration_since(at) >= REVIEW)
+            peer.allocated.is_none_or(|(at, estimate)| {
+                let has_fallen = peer.send_side.estimate().as_f64() < FALLEN * estimate.as_f64();
+                has_fallen || now.saturating_duration_since(at) >= REVIEW
+            })
         };
         if peer.is_some_and(is_due) {
             self.allocate(now, key);
@@ -82,7 +87,7 @@ impl Engine {
         };
         let room = rooms.get(peer.room);
         let wish = room.and_then(|room| room.wishes.get(&key));
-        peer.allocated_at = Some(now);
+        peer.allocated = Some((now, peer.send_side.estimate()));
         let sound_bps = sound(now, peer, tracks);
         let mut rungs = Vec::new();
         let seats = seats(now, peer, wish, tracks, &mut rungs);

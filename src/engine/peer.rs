@@ -71,8 +71,8 @@ pub(crate) struct Peer {
     nominated: bool,
     /// Packets of this turn to forward to it, in order of arrival.
     pub(crate) due: Vec<Due>,
-    /// When it was last decided what its slots get.
-    pub(crate) allocated_at: Option<Instant>,
+    /// When it was last decided what its slots get, and what was estimated then.
+    pub(crate) allocated: Option<(Instant, Bitrate)>,
     /// Packets of earlier turns that its pacer holds back.
     pub(crate) waiting: Waiting,
     /// Whether it is listed among those with something to give out in this turn.
@@ -154,7 +154,7 @@ impl Peer {
             path: None,
             nominated: false,
             due: Vec::new(),
-            allocated_at: None,
+            allocated: None,
             waiting: Waiting::default(),
             is_listed: false,
             rtc,

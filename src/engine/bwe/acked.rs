@@ -13,6 +13,9 @@ const LONG: usize = 20;
 /// Slices of the short window, which notices a change sooner.
 const SHORT: usize = 6;
 
+/// Slices of what came just now.
+const LATEST: usize = 3;
+
 /// Slices after which a rate is known. draft §5.5 wants half a second.
 const KNOWN: usize = 10;
 
@@ -79,6 +82,15 @@ impl AckedRate {
         let short = rate(self.short_bytes, SHORT);
         let steady = STEADY.contains(&(short / long.max(1.0)));
         Some(if steady { long } else { short })
+    }
+
+    /// The rate of the latest slices alone, in bit/s: what a path that has just become narrow
+    /// carries.
+    pub(super) fn latest_bps(&self) -> Option<f64> {
+        let latest = (1..=LATEST).map(|back| self.slices[(self.at + LONG - back) % LONG]);
+        let bytes: u32 = latest.sum();
+        let us = LATEST as f64 * SLICE_US as f64;
+        (self.known >= KNOWN).then_some(f64::from(bytes) * 8e6 / us)
     }
 
     /// The slice under way is over.

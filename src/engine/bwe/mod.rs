@@ -363,9 +363,14 @@ impl Bwe {
 
     /// Turns what was taken in into a rate.
     fn decide(&mut self, now_us: u64) {
+        let (usage, acked_bps) = if self.delay.queue.on_report() {
+            (Usage::Over, self.acked.latest_bps())
+        } else {
+            (self.delay.detector.usage(), self.acked.bps())
+        };
         let observed = Observed {
-            usage: self.delay.detector.usage(),
-            acked_bps: self.acked.bps(),
+            usage,
+            acked_bps,
             rtt_us: self.rtt_us,
             limited: self.alr.is_limited() || self.delay.queue.is_long(now_us),
             contested: self.delay.queue.is_contested(now_us),

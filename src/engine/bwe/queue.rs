@@ -10,6 +10,11 @@ const MEMORY_US: u64 = 120_000_000;
 const LONG_MS: f64 = 50.0;
 const SHORT_MS: f64 = 15.0;
 
+/// A queue that is longer than this and grew by this much from one report to the next: far more
+/// is sent than the path carries any longer. In ms.
+const JUMPED_MS: f64 = 100.0;
+const JUMP_MS: f64 = 50.0;
+
 /// A queue must be long for all of this to count, in microseconds: one late group is jitter.
 const LASTING_US: u64 = 100_000;
 
@@ -33,6 +38,8 @@ pub(super) struct Queue {
     stretch_us: u64,
     /// Since when the queue has been long.
     long_us: Option<u64>,
+    /// How long it was at the report before.
+    reported_ms: f64,
     /// Draining ends by this time.
     until_us: Option<u64>,
 }
@@ -50,6 +57,14 @@ impl Queue {
         *least = least.min(delay_ms);
         let since_us = self.long_us.unwrap_or(now_us);
         self.long_us = (self.queue_ms() > LONG_MS).then_some(since_us);
+    }
+
+    /// A report has been taken in. Whether the queue has jumped since the one before: the slope of
+    /// many groups would say so too late, since few arrive then.
+    pub(super) fn on_report(&mut self) -> bool {
+        let queue_ms = self.queue_ms();
+        let grew_ms = queue_ms - std::mem::replace(&mut self.reported_ms, queue_ms);
+        queue_ms > JUMPED_MS && grew_ms > JUMP_MS
     }
 
     /// The rate was cut.
@@ -92,6 +107,16 @@ mod tests {
     use super::*;
 
     const SECOND_US: u64 = 1_000_000;
+
+    #[test]
+    fn a_queue_that_jumps_is_told_from_one_that_stands() {
+        let mut queue = Queue::default();
+        let told = [0.0, 40.0, 120.0, 200.0, 210.0, 90.0, 130.0].map(|delay_ms| {
+            queue.on_delay(0, delay_ms);
+            queue.on_report()
+        });
+        assert_eq!(told, [false, false, true, true, false, false, false]);
+    }
 
     #[test]
     fn a_cut_with_a_long_queue_is_followed_by_draining_it() {

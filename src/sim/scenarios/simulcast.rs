@@ -145,7 +145,7 @@ fn a_path_that_falls_and_rises_gets_what_fits_and_never_freezes() {
     // What was on its way fills 200 ms of queue, and what comes after it is lost until that is
     // noticed.
     let gap = longest_gap(&world, 1, fell - SECOND, world.time());
-    assert!(gap <= Duration::from_millis(650), "{gap:?}");
+    assert!(gap <= Duration::from_millis(500), "{gap:?}");
     check_streams(&world, usize::MAX);
 }
 
