@@ -60,6 +60,8 @@ impl Config {
                     "security",
                     "performance",
                     "metrics",
+                    "webhooks",
+                    "call_log",
                 ],
             )?,
         };
@@ -130,10 +132,12 @@ impl Config {
         {
             return Err(webrtc.problem("server.tls.cert", error.to_string()));
         }
-        match self.access() {
-            Ok(_) => Ok(()),
-            Err(Problem { key, what, .. }) => Err(webrtc.problem(&key, what)),
-        }
+        let checked = self
+            .access()
+            .map(drop)
+            .and_then(|()| self.webhook_options().map(drop))
+            .and_then(|()| self.call_log_options(None).map(drop));
+        checked.map_err(|Problem { key, what, .. }| webrtc.problem(&key, what))
     }
 }
 
@@ -208,6 +212,7 @@ mod tests {
             "webrtc.ice_servers",
             "security.token_keys",
             "server.allowed_origins",
+            "webhooks.urls",
             "video.codecs",
             "video.simulcast",
             "audio.codecs",

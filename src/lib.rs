@@ -47,6 +47,8 @@
 //! * [`signal`] talks: HTTP and WebSocket on one thread. It sends
 //!   [`Command`](engine::command::Command)s to the shard that owns the room and is told
 //!   [`Event`](engine::command::Event)s.
+//! * [`webhook`] and [`call_log`] are side jobs: each is told what happens by a bounded queue, and
+//!   nobody waits for it.
 //! * [`mailbox`] holds the bounded queues between them; [`id`] the names they share.
 //! * [`config`] reads the files in `config/` into each module's options; only the binary uses
 //!   it.
@@ -58,6 +60,7 @@
 //! not by renegotiation; what leaves in it is one unbroken stream with a keyframe first after
 //! every change.
 
+pub mod call_log;
 pub mod config;
 pub mod engine;
 pub mod id;
@@ -68,3 +71,4 @@ pub mod signal;
 mod sim;
 #[cfg(test)]
 mod tidy;
+pub mod webhook;

@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser as _;
+use corelay::call_log::{self, CallLog};
 use corelay::config::flags::{Action, CommandLine, TokenRequest};
 use corelay::config::reach::{self, Reach};
 use corelay::config::{Config, unsupported};
 use corelay::engine::dtls::Identity;
+use corelay::webhook::{self, Webhooks};
 use corelay::{mailbox, shard, signal};
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 use tracing::{error, info, warn};
@@ -51,8 +53,18 @@ fn main() -> ExitCode {
     if is_server {
         warn_of_settings(&config, &variables);
     }
-    let options = match config.signal_options() {
-        Ok(options) => options,
+    let state = variables.iter().find(|(name, _)| name == "STATE_DIRECTORY");
+    // systemd separates several by colons (systemd.exec(5)).
+    let state = state.and_then(|(_, paths)| paths.split(':').next());
+    let all = config.signal_options().and_then(|options| {
+        let side_jobs = SideJobs {
+            webhooks: config.webhook_options()?,
+            call_log: config.call_log_options(state)?,
+        };
+        Ok((options, side_jobs))
+    });
+    let (options, side_jobs) = match all {
+        Ok(all) => all,
         Err(problem) => {
             complain(&problem.to_string());
             return ExitCode::from(BAD_USAGE);
@@ -66,7 +78,7 @@ fn main() -> ExitCode {
         Some(Action::Token(wanted)) => return mint(wanted, &options.access),
         None | Some(Action::Serve) => {}
     }
-    match serve(&config, options) {
+    match serve(&config, options, side_jobs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());
@@ -82,8 +94,56 @@ enum Stopped {
     Signal(#[from] signal::ServeError),
     #[error(transparent)]
     Shards(#[from] shard::StartError),
+    #[error(transparent)]
+    Webhooks(#[from] webhook::StartError),
+    #[error("cannot start the thread of the call log: {0}")]
+    CallLog(io::Error),
     #[error("no randomness for keys: /dev/urandom cannot be read: {0}")]
     Randomness(io::Error),
+}
+
+/// What else runs, beside shards and signalling.
+struct SideJobs {
+    webhooks: Option<webhook::Options>,
+    call_log: Option<call_log::Options>,
+}
+
+/// It, running.
+#[derive(Default)]
+struct Started {
+    webhooks: Option<Webhooks>,
+    call_log: Option<CallLog>,
+}
+
+impl SideJobs {
+    /// Starts what is wanted, and tells signalling of it.
+    fn start(self, options: &mut signal::Options) -> Result<Started, Stopped> {
+        let mut started = Started::default();
+        if let Some(wanted) = self.webhooks {
+            let (webhooks, outlets) = Webhooks::start(wanted)?;
+            options.outlets.extend(outlets);
+            started.webhooks = Some(webhooks);
+        }
+        if let Some(wanted) = self.call_log {
+            let (call_log, outlet, asker) = CallLog::start(wanted).map_err(Stopped::CallLog)?;
+            options.outlets.push(outlet);
+            options.call_log = Some(asker);
+            started.call_log = Some(call_log);
+        }
+        Ok(started)
+    }
+}
+
+impl Started {
+    /// Waits a moment for each to finish.
+    fn stop(self) {
+        if let Some(webhooks) = self.webhooks {
+            webhooks.stop();
+        }
+        if let Some(call_log) = self.call_log {
+            call_log.stop();
+        }
+    }
 }
 
 /// Prints a token, and nothing else, so that it can be piped.
@@ -102,8 +162,13 @@ fn mint(wanted: &TokenRequest, access: &signal::access::Options) -> ExitCode {
 }
 
 /// Runs until SIGTERM or SIGINT.
-fn serve(config: &Config, options: signal::Options) -> Result<(), Stopped> {
+fn serve(
+    config: &Config,
+    mut options: signal::Options,
+    side_jobs: SideJobs,
+) -> Result<(), Stopped> {
     let listener = signal::bind(&options)?;
+    let started = side_jobs.start(&mut options)?;
     let identity = Identity::generate();
     let mut random = File::open("/dev/urandom").map_err(Stopped::Randomness)?;
     let announced = &config.file.webrtc.announced_ip;
@@ -135,6 +200,7 @@ fn serve(config: &Config, options: signal::Options) -> Result<(), Stopped> {
     let commands = shards.commands.clone();
     let served = signal::serve(options, listener, commands, received, asked_to_end());
     shards.stop();
+    started.stop();
     info!("ended");
     Ok(served?)
 }

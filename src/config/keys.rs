@@ -60,7 +60,7 @@ fn key(entry: &TokenKey) -> Result<Key, String> {
     }
 }
 
-fn problem(key: &str, what: String) -> Problem {
+pub(super) fn problem(key: &str, what: String) -> Problem {
     Problem {
         origin: "configuration".to_owned(),
         line: None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Config;
+use super::keys::problem;
 use super::read::Problem;
 use super::sections::{Driver, Steering};
 use super::value::{Origin, Shards, Tcp, Whole};
@@ -14,7 +15,10 @@ use crate::shard::{DriverChoice, SteeringChoice, TcpChoice};
 use crate::signal::directory::RoomOptions;
 use crate::signal::ice_servers::{IceServers, Turn};
 use crate::signal::{addresses, limits};
-use crate::{engine, shard, signal};
+use crate::{call_log, engine, shard, signal, webhook};
+
+/// Shortest secret of webhooks, in bytes: as long as what HMAC-SHA256 makes of it (RFC 2104 §3).
+const SECRET_BYTES: usize = 32;
 
 impl Config {
     /// What the shards are told.
@@ -109,6 +113,59 @@ impl Config {
             },
             ..signal::Options::default()
         })
+    }
+
+    /// Where events are posted; `None` when nowhere.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] names the first key that cannot be used.
+    pub fn webhook_options(&self) -> Result<Option<webhook::Options>, Problem> {
+        let webhooks = &self.file.webhooks;
+        if webhooks.urls.is_empty() {
+            return Ok(None);
+        }
+        let secret = webhooks.secret.reveal();
+        if secret.len() < SECRET_BYTES {
+            let what = format!(
+                "a secret has {SECRET_BYTES} bytes or more, this one {}. \
+                 `openssl rand -hex 32` makes one",
+                secret.len()
+            );
+            return Err(problem("webhooks.secret", what));
+        }
+        let urls = webhooks.urls.iter().map(|url| webhook::parse_url(url));
+        let urls = urls.collect::<Result<_, _>>();
+        Ok(Some(webhook::Options {
+            urls: urls.map_err(|what| problem("webhooks.urls", what))?,
+            secret: secret.to_owned(),
+            retries: u32::try_from(webhooks.retries.value()).expect("the type allows what fits"),
+            queue: count(webhooks.queue),
+        }))
+    }
+
+    /// Where calls are written down; `None` when nowhere. `auto` is a file in `state`, the
+    /// directory that systemd made for us, and nowhere without one.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] names the key that cannot be used.
+    pub fn call_log_options(
+        &self,
+        state: Option<&str>,
+    ) -> Result<Option<call_log::Options>, Problem> {
+        let section = &self.file.call_log;
+        let url = match (section.url.reveal(), state) {
+            ("off", _) | ("auto", None) => return Ok(None),
+            ("auto", Some(state)) => format!("sqlite:{state}/calls.sqlite"),
+            (url, _) => url.to_owned(),
+        };
+        let address = call_log::Address::parse(&url);
+        Ok(Some(call_log::Options {
+            address: address.map_err(|what| problem("call_log.url", what))?,
+            server: section.server.clone(),
+            days: section.days.value(),
+        }))
     }
 
     fn turn(&self) -> Option<Turn> {

@@ -31,6 +31,10 @@ pub struct WebrtcFile {
     pub performance: Performance,
     /// Where counters are read.
     pub metrics: Metrics,
+    /// Where events are posted.
+    pub webhooks: Webhooks,
+    /// Where calls are written down.
+    pub call_log: CallLog,
 }
 
 /// Section `server`.
@@ -292,6 +296,53 @@ pub enum Steering {
 pub struct Metrics {
     /// Address and port of `/metrics`.
     pub address: Endpoint,
+}
+
+/// Section `webhooks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Webhooks {
+    /// The addresses.
+    pub urls: Vec<String>,
+    /// What the signatures are made with.
+    pub secret: Secret,
+    /// Attempts after the first.
+    pub retries: Whole<0, 100>,
+    /// Events that wait for one address.
+    pub queue: Whole<1, 1_000_000>,
+}
+
+/// Section `call_log`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallLog {
+    /// `auto`, `off`, or the database.
+    pub url: Secret,
+    /// What this server is called there.
+    pub server: String,
+    /// Days for which a call is kept.
+    pub days: Whole<0, 36_500>,
+}
+
+impl Default for CallLog {
+    fn default() -> Self {
+        Self {
+            url: Secret::new("auto"),
+            server: "corelay".to_owned(),
+            days: const { Whole::new(90) },
+        }
+    }
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            secret: Secret::default(),
+            retries: const { Whole::new(8) },
+            queue: const { Whole::new(1_000) },
+        }
+    }
 }
 
 impl Default for Server {

@@ -119,6 +119,12 @@ impl IceUrl {
 pub struct Secret(String);
 
 impl Secret {
+    /// A secret of this text.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The secret itself.
     #[must_use]
     pub fn reveal(&self) -> &str {

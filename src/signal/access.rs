@@ -82,6 +82,14 @@ impl Access {
             .map_or(Ok(()), |claims| claims.check_times(now))
     }
 
+    /// How long the token still holds at `now`, in seconds; for ever where none was shown.
+    #[must_use]
+    pub fn seconds_left(&self, now: u64) -> u64 {
+        // A number of seconds that is none, or is past, becomes 0.
+        let left = |claims: &Claims| (claims.exp - now as f64) as u64;
+        self.claims.as_ref().map_or(u64::MAX, left)
+    }
+
     /// Whether the room may be entered.
     ///
     /// # Errors

@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::engine::command::TrackInfo;
 use crate::id::{PeerId, RoomId, ShardId, TrackId};
 use crate::signal::addresses::{self, Addresses, Network, TooMany};
-use crate::signal::happening::Happening;
+use crate::signal::happening::{FinishReason, Happening, LeaveReason};
+use crate::signal::message::Shown;
 use crate::signal::numbers::PeerNumbers;
 
 /// How many rooms there may be and how full, and who makes them.
@@ -271,9 +272,10 @@ impl Directory {
         load.peers += 1;
         self.peers.insert(member.peer, room.clone());
         self.happenings.push_back(Happening::ParticipantJoined {
-            room,
-            peer: member.peer,
-            identity: member.identity.clone(),
+            room_id: Shown(room),
+            participant_id: Shown(member.peer),
+            user_id: member.identity.clone(),
+            name: member.name.clone(),
         });
         entered.members.push(member);
         Ok(load.shard)
@@ -291,8 +293,9 @@ impl Directory {
             .min_by_key(|(_, load)| (load.peers, load.rooms))
             .expect("there is at least one shard");
         load.rooms += 1;
-        let room = id.clone();
-        self.happenings.push_back(Happening::RoomStarted { room });
+        let room_id = Shown(id.clone());
+        self.happenings
+            .push_back(Happening::RoomStarted { room_id });
         Ok(self.rooms.entry(id.clone()).or_insert(Room {
             home,
             members: Vec::new(),
@@ -308,7 +311,7 @@ impl Directory {
 
     /// Takes a peer out of its room; the last one takes the room with it, unless it was made
     /// through the API. `None` when it is in none.
-    pub fn leave(&mut self, peer: PeerId) -> Option<Member> {
+    pub fn leave(&mut self, peer: PeerId, reason: LeaveReason) -> Option<Member> {
         let id = self.peers.remove(&peer)?;
         let room = self.rooms.get_mut(&id).expect("a peer's room exists");
         let place = room.members.iter().position(|member| member.peer == peer);
@@ -316,13 +319,17 @@ impl Directory {
         self.shards[room.home].peers -= 1;
         self.addresses.remove_participant(gone.network);
         let is_over = room.members.is_empty() && !room.is_kept;
+        let tracks = gone.tracks.iter().map(|track| track.info.id);
+        let unpublished = tracks.map(|track| Happening::unpublished(id.clone(), track));
+        self.happenings.extend(unpublished);
         self.happenings.push_back(Happening::ParticipantLeft {
-            room: id.clone(),
-            peer,
-            identity: gone.identity.clone(),
+            room_id: Shown(id.clone()),
+            participant_id: Shown(peer),
+            user_id: gone.identity.clone(),
+            reason,
         });
         if is_over {
-            self.forget(&id);
+            self.forget(&id, reason.into());
         }
         Some(gone)
     }
@@ -334,7 +341,7 @@ impl Directory {
         };
         room.is_kept = false;
         if room.members.is_empty() {
-            self.forget(id);
+            self.forget(id, FinishReason::Deleted);
         }
         true
     }
@@ -353,18 +360,19 @@ impl Directory {
             }
         }
         for id in idle {
-            self.forget(&id);
+            self.forget(&id, FinishReason::Idle);
         }
     }
 
-    fn forget(&mut self, id: &RoomId) {
+    fn forget(&mut self, id: &RoomId, reason: FinishReason) {
         let Some(room) = self.rooms.remove(id) else {
             return;
         };
         self.shards[room.home].rooms -= 1;
         self.addresses.remove_room(room.maker);
-        let room = id.clone();
-        self.happenings.push_back(Happening::RoomFinished { room });
+        let room_id = Shown(id.clone());
+        self.happenings
+            .push_back(Happening::RoomFinished { room_id, reason });
     }
 
     /// From here on a peer is reached at another socket.
@@ -379,12 +387,13 @@ impl Directory {
         let Some(member) = self.member_mut(info.id.peer) else {
             return false;
         };
-        let track = info.id;
         member.tracks.retain(|track| track.info.id != info.id);
-        let muted = None;
+        let (told, muted) = (info.clone(), None);
         member.tracks.push(MemberTrack { info, muted });
-        self.happenings
-            .push_back(Happening::TrackPublished { track });
+        if let Some(room) = self.peers.get(&told.id.peer) {
+            self.happenings
+                .push_back(Happening::published(room.clone(), &told));
+        }
         true
     }
 
@@ -396,10 +405,9 @@ impl Directory {
         let before = member.tracks.len();
         member.tracks.retain(|track| track.info.id != id);
         let known = member.tracks.len() < before;
-        if known {
-            let track = id;
+        if let (true, Some(room)) = (known, self.peers.get(&id.peer)) {
             self.happenings
-                .push_back(Happening::TrackUnpublished { track });
+                .push_back(Happening::unpublished(room.clone(), id));
         }
         known
     }
@@ -537,7 +545,7 @@ mod tests {
         assert_eq!(directory.enter(clock(), room("a"), member(4)), Ok(a));
         assert_eq!(directory.enter(clock(), room("a"), member(5)), Ok(a));
         assert_ne!(directory.enter(clock(), room("d"), member(6)), Ok(a));
-        directory.leave(PeerId::new(3));
+        directory.leave(PeerId::new(3), LeaveReason::Left);
         assert_eq!(directory.enter(clock(), room("e"), member(7)), Ok(c));
     }
 
@@ -554,7 +562,7 @@ mod tests {
         directory.options.auto_create = false;
         let refused = directory.enter(clock(), room("c"), member(4));
         assert_eq!(refused, Err(NoEntry::NoSuchRoom));
-        directory.leave(PeerId::new(1));
+        directory.leave(PeerId::new(1), LeaveReason::Left);
         assert!(directory.enter(clock(), room("a"), member(4)).is_ok());
     }
 
@@ -580,7 +588,7 @@ mod tests {
             muted: Some(MutedBy::Publisher),
         };
         assert_eq!(directory.member(peer).unwrap().tracks, [track]);
-        directory.leave(peer);
+        directory.leave(peer, LeaveReason::Left);
         assert!(!directory.unpublish(info(1).id));
     }
 
@@ -607,7 +615,7 @@ mod tests {
         let idle = directory.options().idle_timeout;
         directory.handle_timeout(now + idle * 2);
         assert_eq!(directory.room_count(), 1, "somebody is in it");
-        directory.leave(PeerId::new(1));
+        directory.leave(PeerId::new(1), LeaveReason::Left);
         let empty = now + idle * 3;
         directory.handle_timeout(empty);
         directory.handle_timeout(empty + idle - Duration::from_secs(1));
@@ -615,10 +623,12 @@ mod tests {
         directory.handle_timeout(empty + idle);
         assert_eq!(directory.room_count(), 0);
         let happened: Vec<_> = std::iter::from_fn(|| directory.poll_happening()).collect();
-        let room = id;
-        assert_eq!(happened[0], Happening::RoomStarted { room: room.clone() });
+        let room_id = Shown(id);
+        let started = room_id.clone();
+        assert_eq!(happened[0], Happening::RoomStarted { room_id: started });
         assert_eq!(happened.len(), 4);
-        assert_eq!(happened[3], Happening::RoomFinished { room });
+        let reason = FinishReason::Idle;
+        assert_eq!(happened[3], Happening::RoomFinished { room_id, reason });
     }
 
     #[test]
@@ -635,7 +645,7 @@ mod tests {
         directory.enter(now, id.clone(), member(1)).unwrap();
         assert!(directory.close(&id));
         assert_eq!(directory.room_count(), 1);
-        directory.leave(PeerId::new(1));
+        directory.leave(PeerId::new(1), LeaveReason::Left);
         assert!(!directory.close(&id));
     }
 
@@ -660,7 +670,7 @@ mod tests {
         directory.enter(now, room("a"), member(2)).unwrap();
         let refused = directory.enter(now, room("a"), member(3));
         assert_eq!(refused, Err(TooMany::Participants(2).into()));
-        directory.leave(PeerId::new(1));
+        directory.leave(PeerId::new(1), LeaveReason::Left);
         directory.enter(now, room("a"), member(3)).unwrap();
     }
 
@@ -682,7 +692,7 @@ mod tests {
             for (number, name, enters) in steps {
                 let peer = PeerId::new(number);
                 if !enters {
-                    directory.leave(peer);
+                    directory.leave(peer, LeaveReason::Left);
                     model.remove(&number);
                 } else if !model.contains_key(&number) {
                     let there = model.values().filter(|room| **room == name).count();

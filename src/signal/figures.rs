@@ -9,11 +9,14 @@ use crate::engine::stats::{Dropped, Stats};
 use crate::id::ShardId;
 use crate::mailbox::Snapshot;
 use crate::signal::happening::Happening;
+use crate::signal::outlets::OutletFigures;
 
 /// The answer to `GET /api/stats`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Figures {
     signalling: Signalling,
+    /// Where events go, in the order of the configuration.
+    events: Vec<OutletFigures>,
     totals: ShardFigures,
     #[schema(value_type = BTreeMap<String, ShardFigures>)]
     shards: BTreeMap<usize, ShardFigures>,
@@ -55,9 +58,7 @@ impl Signalling {
             Happening::RoomStarted { .. } => self.rooms_started += 1,
             Happening::ParticipantJoined { .. } => self.participants_joined += 1,
             Happening::TrackPublished { .. } => self.tracks_published += 1,
-            Happening::RoomFinished { .. }
-            | Happening::ParticipantLeft { .. }
-            | Happening::TrackUnpublished { .. } => {}
+            _ => {}
         }
     }
 }
@@ -77,6 +78,7 @@ impl Figures {
     /// Sums up the latest snapshot of every shard.
     pub fn new<'a>(
         signalling: Signalling,
+        events: Vec<OutletFigures>,
         snapshots: impl Iterator<Item = (ShardId, &'a Snapshot)>,
     ) -> Self {
         let shards: BTreeMap<_, _> = snapshots
@@ -90,6 +92,7 @@ impl Figures {
         }
         Self {
             signalling,
+            events,
             totals,
             shards,
         }
@@ -158,7 +161,7 @@ mod tests {
         second.engine.dropped.add(Dropped::NoTrack);
         second.shard.push(("turns", 7));
         let snapshots = [(ShardId::new(0), &first), (ShardId::new(1), &second)];
-        let figures = Figures::new(Signalling::default(), snapshots.into_iter());
+        let figures = Figures::new(Signalling::default(), Vec::new(), snapshots.into_iter());
         let json = serde_json::to_value(&figures).unwrap();
         assert_eq!(json["totals"]["engine"]["peers"], 5);
         assert_eq!(json["totals"]["dropped"]["no_track"], 2);

@@ -9,10 +9,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio::sync::Semaphore;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::signal::api::refusal::Refused;
 use crate::signal::caller::TokenPlaces;
+use crate::signal::calls::Asker;
 use crate::signal::hub::{Handle, Input, Stopping};
 use crate::signal::origin::Origins;
 use crate::signal::problem::Code;
@@ -28,6 +30,10 @@ pub struct Site {
     pub access: Arc<access::Options>,
     /// Pages of which origins may use it.
     pub origins: Arc<Origins>,
+    /// Where the call log is asked, if there is one.
+    pub call_log: Option<Asker>,
+    /// Places for those who read `/api/events`.
+    pub readers: Arc<Semaphore>,
     /// What `Strict-Transport-Security` says, if anything.
     hsts: Option<HeaderValue>,
 }
@@ -40,6 +46,8 @@ impl Site {
             hub,
             access: Arc::new(options.access.clone()),
             origins: Arc::new(Origins::new(&options.allowed_origins)),
+            call_log: options.call_log.clone(),
+            readers: Arc::new(Semaphore::new(limits::MAX_READERS)),
             hsts: options.tls.as_ref().and_then(hsts),
         }
     }

@@ -18,9 +18,11 @@ use crate::id::PeerId;
 use crate::mailbox::{CommandSender, Report, Undelivered};
 use crate::signal::directory::{Directory, SocketId};
 use crate::signal::figures::Signalling;
+use crate::signal::happening::Happening;
 use crate::signal::ice_servers::IceServers;
 use crate::signal::limits::{self, LogGate};
 use crate::signal::message::{Reference, ServerMessage};
+use crate::signal::outlets::Outlets;
 use crate::signal::problem::Problem;
 use crate::signal::session::{CloseCode, Output, Rules, Session, Visitor};
 use crate::signal::sockets::Sockets;
@@ -38,6 +40,8 @@ pub enum Input {
     Opened(Visitor, oneshot::Sender<Mail>),
     /// It heard something.
     Heard(SocketId, Heard),
+    /// Something happened elsewhere.
+    Happened(Happening),
     /// A token was refused elsewhere.
     Denied(Denied),
     /// Somebody asks over HTTP.
@@ -65,6 +69,7 @@ pub struct Hub {
     clients: BTreeMap<SocketId, Client>,
     sockets: Sockets,
     signalling: Signalling,
+    outlets: Outlets,
     log: Log,
 }
 
@@ -108,6 +113,7 @@ impl Hub {
             clients: BTreeMap::new(),
             sockets: Sockets::new(),
             signalling: Signalling::default(),
+            outlets: Outlets::new(options.outlets.clone()),
             log: Log {
                 slow: LogGate::new(now),
                 busy: LogGate::new(now),
@@ -145,7 +151,7 @@ impl Hub {
                 }
                 _ = sweep.tick() => self.sweep(Now::read()),
             }
-            self.note();
+            self.note(Now::read());
         };
         stopping();
         self.shutdown(Now::read()).await;
@@ -157,6 +163,7 @@ impl Hub {
         for socket in sockets {
             self.with(now, socket, Session::handle_shutdown);
         }
+        self.note(now);
         drop(self.inputs);
         if !self.sockets.closed().await {
             tracing::info!("some WebSockets did not close in time");
@@ -167,6 +174,7 @@ impl Hub {
         match input {
             Input::Opened(visitor, reply) => self.handle_opened(now, visitor, reply),
             Input::Heard(socket, heard) => self.handle_heard(now, socket, heard),
+            Input::Happened(happening) => self.tell_outlets(now, happening),
             Input::Denied(denied) => self.log_denied(now.at, &denied),
             Input::Asked(question) => self.answer(now, question),
         }
@@ -351,12 +359,17 @@ impl Hub {
         }
     }
 
-    /// The one place where everything passes that happens in rooms.
-    fn note(&mut self) {
+    /// Tells of everything that has happened in rooms.
+    fn note(&mut self, now: Now) {
         while let Some(happening) = self.directory.poll_happening() {
-            tracing::debug!(?happening);
-            self.signalling.note(&happening);
+            self.tell_outlets(now, happening);
         }
+    }
+
+    fn tell_outlets(&mut self, now: Now, happening: Happening) {
+        tracing::debug!(?happening);
+        self.signalling.note(&happening);
+        self.outlets.tell(now, happening);
     }
 
     fn log_denied(&mut self, now: Instant, denied: &Denied) {
@@ -399,7 +412,7 @@ impl Hub {
         if let Some(held) = self.log.slow.pass(now.at) {
             tracing::info!(held, "a client reads too slowly and was disconnected");
         }
-        client.session.handle_gone(&mut self.directory)
+        client.session.handle_cut(&mut self.directory)
     }
 
     fn close(&mut self, socket: SocketId, code: CloseCode) {

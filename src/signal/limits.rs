@@ -73,6 +73,17 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most rooms in one answer of the API. A call that wants more is answered with 400.
 pub const MAX_PAGE: u32 = 1000;
 
+/// Events that a reader of `/api/events` may be behind. Past them it is told `lagged`, and its
+/// answer ends.
+pub const READER_EVENTS: usize = 1024;
+
+/// Readers of `/api/events` at one time. One more is answered with 503.
+pub const MAX_READERS: usize = 64;
+
+/// How long one answer of `/api/events` lasts at most, in seconds. Then its reader is told
+/// `expired`, and calls again.
+pub const MAX_READING_SECONDS: u64 = 24 * 60 * 60;
+
 /// Longest head of a request, in bytes. A longer one is answered with 431.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 

@@ -8,6 +8,7 @@ pub mod access;
 pub mod addresses;
 pub mod api;
 pub mod caller;
+pub mod calls;
 pub mod check;
 pub mod dialect;
 pub mod directory;
@@ -21,6 +22,7 @@ pub mod listener;
 pub mod message;
 pub mod numbers;
 pub mod origin;
+pub mod outlets;
 pub mod page;
 pub mod problem;
 pub mod relay;
@@ -49,10 +51,12 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
 use crate::mailbox::{CommandSender, Report};
+use crate::signal::calls::Asker;
 use crate::signal::dialect::paths::Dialects;
 use crate::signal::directory::RoomOptions;
 use crate::signal::hub::Hub;
 use crate::signal::ice_servers::IceServers;
+use crate::signal::outlets::Outlet;
 
 /// What the signalling thread is told once, at start-up.
 #[derive(Debug, Clone)]
@@ -74,6 +78,10 @@ pub struct Options {
     pub limits: limits::Options,
     /// How many rooms, and how full.
     pub rooms: RoomOptions,
+    /// Who else is told what happens.
+    pub outlets: Vec<Outlet>,
+    /// Where the call log is asked, if there is one.
+    pub call_log: Option<Asker>,
 }
 
 impl Default for Options {
@@ -87,6 +95,8 @@ impl Default for Options {
             allowed_origins: vec!["*".to_owned()],
             limits: limits::Options::default(),
             rooms: RoomOptions::default(),
+            outlets: Vec::new(),
+            call_log: None,
         }
     }
 }
@@ -156,7 +166,7 @@ async fn run(
     listener.set_nonblocking(true).map_err(ServeError::Start)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Start)?;
     let (hub, handle) = Hub::new(clock(), &options, commands);
-    let dialects = Dialects::start(clock(), &options);
+    let dialects = Dialects::start(clock(), &options, &handle);
     let routes = dialects.routes(&handle, &options);
     let site = http::Site::new(handle, &options);
     let app = http::router(site, options.page, routes);
@@ -181,15 +191,19 @@ pub struct Now {
     pub at: Instant,
     /// For the times in tokens: seconds since 1970.
     pub unix: u64,
+    /// For the times of events: milliseconds since 1970.
+    pub unix_ms: u64,
 }
 
 impl Now {
     /// Reads both clocks.
     #[must_use]
     pub fn read() -> Self {
+        let unix_ms = unix_millis();
         Self {
             at: clock(),
-            unix: unix_time(),
+            unix: unix_ms / 1000,
+            unix_ms,
         }
     }
 }
@@ -201,12 +215,20 @@ fn clock() -> Instant {
 
 /// The wall clock, in seconds since 1970: the times in tokens are of it.
 #[must_use]
+pub fn unix_time() -> u64 {
+    unix_millis() / 1000
+}
+
+/// The wall clock, in milliseconds since 1970.
+#[must_use]
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place where signalling reads the wall clock"
 )]
-pub fn unix_time() -> u64 {
+pub fn unix_millis() -> u64 {
     let now = std::time::SystemTime::now();
     let since = now.duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }

@@ -16,6 +16,7 @@ use crate::signal::access::{self, Access};
 use crate::signal::addresses::Network;
 use crate::signal::check::{self, check};
 use crate::signal::directory::{Directory, SocketId};
+use crate::signal::happening::LeaveReason;
 use crate::signal::ice_servers::IceServers;
 use crate::signal::limits::{self, Rate};
 use crate::signal::message::{
@@ -280,7 +281,8 @@ impl Session {
     /// The shard has dropped the peer; the client may join again.
     fn handle_closed(&mut self, reason: CloseReason, directory: &mut Directory) -> Vec<Output> {
         let mut outputs = vec![self.tell(Problem::from(reason).into_message(None))];
-        outputs.extend(self.step_out(directory).map(|(_, told)| told));
+        let gone = self.step_out(reason.into(), directory);
+        outputs.extend(gone.map(|(_, told)| told));
         self.peer = directory.draw_peer();
         outputs
     }
@@ -294,7 +296,7 @@ impl Session {
     ) -> Vec<Output> {
         if let Command::Join { .. } = command {
             // Nobody has heard of the stay, so nobody needs to be told.
-            drop(self.step_out(directory));
+            drop(self.step_out(LeaveReason::NoPlace, directory));
         } else if let (Command::Offer { .. }, Some(stay)) = (command, &mut self.stay) {
             stay.handle_undelivered_offer();
         }
@@ -302,10 +304,16 @@ impl Session {
         self.explain(problem, reference)
     }
 
-    /// Takes in the fact that the client has closed the socket, or that it reads too slowly.
+    /// Takes in the fact that the client has closed the socket.
     pub fn handle_gone(&mut self, directory: &mut Directory) -> Vec<Output> {
         self.phase = Phase::Over;
-        self.leave(directory)
+        self.leave(LeaveReason::Disconnected, directory)
+    }
+
+    /// Takes in the fact that the client reads too slowly, and that its socket is cut.
+    pub fn handle_cut(&mut self, directory: &mut Directory) -> Vec<Output> {
+        self.phase = Phase::Over;
+        self.leave(LeaveReason::TooSlow, directory)
     }
 
     /// Takes in the fact that the socket was lost without a word.
@@ -349,7 +357,7 @@ impl Session {
         }
         self.phase = Phase::Over;
         let mut outputs = vec![self.tell(ServerMessage::Kicked { reason, message })];
-        outputs.extend(self.leave(directory));
+        outputs.extend(self.leave(reason.into(), directory));
         outputs.push(Output::Close(CloseCode::Policy));
         outputs
     }
@@ -367,7 +375,7 @@ impl Session {
         let (room, shard, peer) = (stay.room().clone(), stay.shard(), self.peer);
         let room_id = Shown(room);
         let told = self.tell(ServerMessage::RoomClosed { room_id, reason });
-        drop(self.step_out(directory));
+        drop(self.step_out(reason.into(), directory));
         self.peer = directory.draw_peer();
         vec![told, Output::Command(shard, Command::Leave { peer }, None)]
     }
@@ -432,7 +440,7 @@ impl Session {
     ) -> Vec<Output> {
         self.phase = Phase::Over;
         let mut outputs = self.explain(problem, reference);
-        outputs.extend(self.leave(directory));
+        outputs.extend(self.leave(LeaveReason::BrokeRules, directory));
         outputs.push(Output::Close(code));
         outputs
     }
@@ -457,9 +465,9 @@ impl Session {
     }
 
     /// Leaves the room, if it is in one, and tells shard and room.
-    fn leave(&mut self, directory: &mut Directory) -> Vec<Output> {
+    fn leave(&mut self, reason: LeaveReason, directory: &mut Directory) -> Vec<Output> {
         let peer = self.peer;
-        let Some((shard, told)) = self.step_out(directory) else {
+        let Some((shard, told)) = self.step_out(reason, directory) else {
             return Vec::new();
         };
         self.peer = directory.draw_peer();
@@ -467,9 +475,13 @@ impl Session {
     }
 
     /// Leaves the room; `None` when it is in none. Returns what the others are to be told.
-    fn step_out(&mut self, directory: &mut Directory) -> Option<(ShardId, Output)> {
+    fn step_out(
+        &mut self,
+        reason: LeaveReason,
+        directory: &mut Directory,
+    ) -> Option<(ShardId, Output)> {
         let stay = self.stay.take()?;
-        let gone = directory.leave(self.peer);
+        let gone = directory.leave(self.peer, reason);
         let was_seen = gone.is_some_and(|member| !member.is_hidden);
         let message = ServerMessage::ParticipantLeft {
             participant_id: Shown(self.peer),
@@ -592,6 +604,7 @@ mod tests {
             Now {
                 at: self.now,
                 unix: NOW,
+                unix_ms: NOW * 1000,
             }
         }
 

@@ -25,7 +25,7 @@ const ACTING: [&str; 6] = [
     "std::net::TcpListener",
 ];
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 15] = [
     Rule {
         module: "id",
         own: &[],
@@ -103,8 +103,20 @@ const RULES: [Rule; 13] = [
         packages: &["tracing"],
     },
     Rule {
+        module: "webhook",
+        own: &["signal", "webhook"],
+        packages: &["aws_lc_rs", "reqwest", "serde_json", "tokio", "tracing"],
+    },
+    Rule {
+        module: "call_log",
+        own: &["signal", "call_log", "id"],
+        packages: &["serde_json", "sqlx", "tokio", "tracing"],
+    },
+    Rule {
         module: "config",
-        own: &["engine", "shard", "signal", "metrics", "id", "config"],
+        own: &[
+            "engine", "shard", "signal", "metrics", "webhook", "call_log", "id", "config",
+        ],
         packages: &["serde", "serde_yaml", "serde_json", "clap", "if_addrs"],
     },
     Rule {
@@ -136,8 +148,8 @@ const RULES: [Rule; 13] = [
 ];
 
 /// Those that act: they open sockets and files, and start threads.
-const ACTORS: [&str; 8] = [
-    "shard", "signal", "metrics", "config", "main", "sim", "tidy", "bin",
+const ACTORS: [&str; 10] = [
+    "shard", "signal", "webhook", "call_log", "metrics", "config", "main", "sim", "tidy", "bin",
 ];
 
 pub(super) fn check(path: &str, source: &Source) -> Vec<(usize, String)> {

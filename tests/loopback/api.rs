@@ -149,6 +149,7 @@ async fn the_description_of_the_api_names_every_path_of_the_protocol() {
         ("/api/rooms/{id}/participants/{pid}/mute", &["post"]),
         ("/api/tokens", &["post"]),
         ("/api/stats", &["get"]),
+        ("/api/events", &["get"]),
         ("/health", &["get"]),
         ("/livez", &["get"]),
         ("/readyz", &["get"]),

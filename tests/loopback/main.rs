@@ -1,8 +1,10 @@
 //! The real binary on loopback: it starts, answers, survives bad input, and ends when asked.
 
 mod api;
+mod call_log;
 mod caller;
 mod dialects;
+mod events;
 mod security;
 mod server;
 

@@ -84,6 +84,8 @@ async fn each_bad_request_gets_its_status_and_no_more() {
         // Tokens.
         ("GET", room, none.into(), "", 401),
         ("GET", "/api/stats", none.into(), "", 401),
+        ("GET", "/api/events", none.into(), "", 401),
+        ("GET", "/api/events", member.clone(), "", 403),
         ("POST", room, none.into(), "{}", 401),
         ("DELETE", "/api/rooms/r", none.into(), "", 401),
         ("POST", "/api/tokens", none.into(), &escalate, 401),
@@ -137,6 +139,7 @@ async fn each_bad_request_gets_its_status_and_no_more() {
         ("POST", "/", none.into(), "", 405),
         ("POST", room, admin.clone(), "{", 400),
         ("POST", room, admin.clone(), "[1]", 422),
+        ("POST", room, admin.clone(), "[null,null]", 422),
         (
             "POST",
             room,

@@ -1,5 +1,7 @@
 //! The HTTP API under `/api`, and its description in OpenAPI 3.1, from the same functions.
 
+pub mod calls;
+pub mod events;
 pub mod refusal;
 pub mod rooms;
 pub mod server;
@@ -55,6 +57,9 @@ fn described() -> OpenApiRouter<Site> {
         .routes(routes!(rooms::mute))
         .routes(routes!(server::mint))
         .routes(routes!(server::figures))
+        .routes(routes!(events::events))
+        .routes(routes!(calls::list))
+        .routes(routes!(calls::show))
         .routes(routes!(server::health))
         .routes(routes!(server::live))
         .routes(routes!(server::ready))

@@ -44,9 +44,9 @@ pub struct KickQuery {
     reason: Option<String>,
 }
 
-type Fields<T> = Result<Query<T>, QueryRejection>;
+pub(super) type Fields<T> = Result<Query<T>, QueryRejection>;
 
-fn fields<T>(query: Fields<T>) -> Result<T, Refused> {
+pub(super) fn fields<T>(query: Fields<T>) -> Result<T, Refused> {
     match query {
         Ok(Query(fields)) => Ok(fields),
         Err(e) => Err(Refused::bad(Code::BadMessage, &e.body_text())),

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::signal::dialect::news::News;
 use crate::signal::dialect::{Caller, Dialect, MAX_CALL_ID_BYTES, Name, Output, Refusal};
 use crate::signal::dialect::{is_description, parse};
 use crate::signal::directory::{RoomOptions, SocketId};
+use crate::signal::happening::{DialectName, EndReason, Happening};
 use crate::signal::numbers::PeerNumbers;
 
 /// Calls that one user may be in. One more is refused with `too-many-rooms`.
@@ -72,6 +74,7 @@ pub struct Call {
     names: BTreeMap<SocketId, Name>,
     calls: BTreeMap<Box<str>, Ring>,
     numbers: PeerNumbers,
+    news: News,
 }
 
 #[derive(Debug)]
@@ -104,6 +107,7 @@ impl Call {
             names: BTreeMap::new(),
             calls: BTreeMap::new(),
             numbers: PeerNumbers::default(),
+            news: News::new(DialectName::Call),
         }
     }
 
@@ -143,6 +147,10 @@ impl Call {
         if members == 1 {
             return Err(Refusal::NoSuchParticipant);
         }
+        if call.is_none() {
+            self.news.started(id);
+            self.news.joined(id, name.as_str());
+        }
         let call = self.calls.entry(id.into()).or_insert_with(|| Ring {
             initiator: name.clone(),
             members: BTreeMap::from([(name.clone(), Answer::Given)]),
@@ -172,6 +180,7 @@ impl Call {
             return Ok(Vec::new());
         }
         *answer = Answer::Given;
+        self.news.joined(id, name.as_str());
         let told = self.sockets([&self.calls[id].initiator]);
         let message = json!({"type": "call-answered", "callId": id, "userId": name});
         Ok(vec![Output::Tell(told, message)])
@@ -183,10 +192,12 @@ impl Call {
             return Vec::new();
         };
         if call.initiator == *name {
-            return self.end(name, id);
+            return self.end(name, id, EndReason::Ended);
         }
-        if call.members.remove(name).is_none() {
-            return Vec::new();
+        match call.members.remove(name) {
+            Some(Answer::Given) => self.news.left(id, name.as_str()),
+            Some(Answer::Pending) => {}
+            None => return Vec::new(),
         }
         if let Some(user) = self.users.get_mut(name) {
             user.calls.remove(id);
@@ -195,24 +206,25 @@ impl Call {
         let told = self.sockets([&call.initiator]);
         let message = json!({"type": "call-rejected", "callId": id, "userId": name});
         if call.members.len() == 1 {
-            self.forget(id);
+            self.forget(id, EndReason::Rejected);
         }
         vec![Output::Tell(told, message)]
     }
 
-    fn end(&mut self, name: &Name, id: &str) -> Vec<Output> {
+    fn end(&mut self, name: &Name, id: &str, reason: EndReason) -> Vec<Output> {
         let call = self.calls.get(id);
         if !call.is_some_and(|call| call.members.contains_key(name)) {
             return Vec::new();
         }
-        let members = self.forget(id);
+        let members = self.forget(id, reason);
         let told = self.sockets(members.iter().filter(|member| *member != name));
         let message = json!({"type": "call-ended", "callId": id, "endedBy": name});
         vec![Output::Tell(told, message)]
     }
 
     /// Takes a call away and says who was in it.
-    fn forget(&mut self, id: &str) -> Vec<Name> {
+    fn forget(&mut self, id: &str, reason: EndReason) -> Vec<Name> {
+        self.news.ended(id, reason);
         let members = self.calls.remove(id).map(|call| call.members);
         let members: Vec<_> = members
             .into_iter()
@@ -292,7 +304,7 @@ impl Dialect for Call {
             } => self.initiate(&name, &call_id, &recipient_ids, call_type),
             Said::CallAnswer { call_id } => self.answer(&name, &call_id),
             Said::CallReject { call_id } => Ok(self.reject(&name, &call_id)),
-            Said::CallEnd { call_id } => Ok(self.end(&name, &call_id)),
+            Said::CallEnd { call_id } => Ok(self.end(&name, &call_id, EndReason::Ended)),
             Said::Offer(passed) => self.pass(&name, "offer", passed),
             Said::Answer(passed) => self.pass(&name, "answer", passed),
             Said::Renegotiate(passed) => or_nothing(self.pass(&name, "renegotiate", passed)),
@@ -311,10 +323,14 @@ impl Dialect for Call {
         for id in calls {
             outputs.extend(match self.calls[&id].members[&name] {
                 Answer::Pending => self.reject(&name, &id),
-                Answer::Given => self.end(&name, &id),
+                Answer::Given => self.end(&name, &id, EndReason::Disconnected),
             });
         }
         outputs
+    }
+
+    fn poll_happening(&mut self) -> Option<Happening> {
+        self.news.poll()
     }
 
     fn meetings(&self) -> usize {

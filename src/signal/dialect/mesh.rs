@@ -10,6 +10,7 @@ use crate::signal::dialect::rooms::Rooms;
 use crate::signal::dialect::{Caller, Dialect, Output, Refusal, is_description};
 use crate::signal::dialect::{parse, parse_room};
 use crate::signal::directory::{RoomOptions, SocketId};
+use crate::signal::happening::{DialectName, Happening};
 use crate::signal::numbers::PeerNumbers;
 
 /// The types of message, and the fields the server itself looks at.
@@ -55,7 +56,7 @@ impl Mesh {
     #[must_use]
     pub fn new(options: &RoomOptions) -> Self {
         Self {
-            rooms: Rooms::new(options),
+            rooms: Rooms::new(DialectName::Mesh, options),
             names: BTreeMap::new(),
             callers: BTreeMap::new(),
             sockets: BTreeMap::new(),
@@ -74,7 +75,8 @@ impl Mesh {
             outputs.push(Output::Tell(vec![socket], joined(self.names[other])));
         }
         outputs.push(Output::Tell(others, joined(self.names[&socket])));
-        self.rooms.enter(socket, room);
+        let name = self.names[&socket].to_string();
+        self.rooms.enter(socket, room, &name);
         Ok(outputs)
     }
 
@@ -155,6 +157,10 @@ impl Dialect for Mesh {
             self.sockets.remove(&name);
         }
         outputs
+    }
+
+    fn poll_happening(&mut self) -> Option<Happening> {
+        self.rooms.poll_happening()
     }
 
     fn meetings(&self) -> usize {

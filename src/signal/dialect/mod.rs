@@ -6,6 +6,7 @@
 
 pub mod call;
 pub mod mesh;
+pub mod news;
 pub mod p2p;
 pub mod paths;
 pub mod rooms;
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 use crate::id::RoomId;
 use crate::signal::access::Access;
 use crate::signal::directory::SocketId;
+use crate::signal::happening::Happening;
 use crate::signal::limits;
 
 /// One protocol: what its clients say, and who is told what.
@@ -40,6 +42,9 @@ pub trait Dialect: Send + 'static {
 
     /// Takes in the fact that a socket is gone.
     fn handle_gone(&mut self, socket: SocketId) -> Vec<Output>;
+
+    /// What has happened and nobody has looked at, oldest first.
+    fn poll_happening(&mut self) -> Option<Happening>;
 
     /// Rooms, or calls, that exist: all of them have somebody in them.
     fn meetings(&self) -> usize;

@@ -6,8 +6,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::id::RoomId;
+use crate::signal::dialect::news::News;
 use crate::signal::dialect::{Caller, Dialect, Output, Refusal, is_description, parse};
 use crate::signal::directory::{RoomOptions, SocketId};
+use crate::signal::happening::{DialectName, EndReason, Happening};
 
 /// What a client says. Fields we do not know are ignored.
 #[derive(Debug, Deserialize)]
@@ -37,12 +39,23 @@ enum Role {
     Receiver,
 }
 
+impl Role {
+    /// As the client says it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sender => "sender",
+            Self::Receiver => "receiver",
+        }
+    }
+}
+
 /// See the module. A pair lives in the room that its address names, or in the one without name.
 #[derive(Debug)]
 pub struct P2p {
     max_pairs: usize,
     sockets: BTreeMap<SocketId, Place>,
     pairs: BTreeMap<Option<RoomId>, Pair>,
+    news: News,
 }
 
 #[derive(Debug)]
@@ -74,6 +87,7 @@ impl P2p {
             max_pairs: options.max_rooms,
             sockets: BTreeMap::new(),
             pairs: BTreeMap::new(),
+            news: News::new(DialectName::P2p),
         }
     }
 
@@ -85,8 +99,16 @@ impl P2p {
             return Err(Refusal::TooManyRooms);
         }
         self.give_up_role(socket);
+        let name = room.as_ref().map_or("", RoomId::as_str).to_owned();
+        if !self.pairs.contains_key(&room) {
+            self.news.started(&name);
+        }
         let pair = self.pairs.entry(room).or_default();
         let replaced = pair.side(role).replace(socket);
+        if replaced.is_some() {
+            self.news.left(&name, role.name());
+        }
+        self.news.joined(&name, role.name());
         if let Some(place) = self.sockets.get_mut(&socket) {
             place.role = Some(role);
         }
@@ -106,7 +128,10 @@ impl P2p {
             return;
         };
         *pair.side(role) = None;
+        let name = place.caller.room.as_ref().map_or("", RoomId::as_str);
+        self.news.left(name, role.name());
         if pair.sender.is_none() && pair.receiver.is_none() {
+            self.news.ended(name, EndReason::Empty);
             self.pairs.remove(&place.caller.room);
         }
     }
@@ -166,6 +191,10 @@ impl Dialect for P2p {
         self.give_up_role(socket);
         self.sockets.remove(&socket);
         Vec::new()
+    }
+
+    fn poll_happening(&mut self) -> Option<Happening> {
+        self.news.poll()
     }
 
     fn meetings(&self) -> usize {

@@ -46,7 +46,7 @@ struct Handles {
 impl Dialects {
     /// Starts them on the present runtime.
     #[must_use]
-    pub fn start(now: Instant, options: &Options) -> Self {
+    pub fn start(now: Instant, options: &Options, hub: &Handle) -> Self {
         let (stop, stopped) = watch::channel(());
         let mut tasks = JoinSet::new();
         let limits = Arc::new(options.limits.clone());
@@ -55,6 +55,7 @@ impl Dialects {
             tasks: &mut tasks,
             stopped,
             limits,
+            hub,
             now,
         };
         let handles = Handles {
@@ -110,13 +111,15 @@ struct Ends<'a> {
     tasks: &'a mut JoinSet<()>,
     stopped: watch::Receiver<()>,
     limits: Arc<limits::Options>,
+    hub: &'a Handle,
     now: Instant,
 }
 
 impl Ends<'_> {
     fn spawn(&mut self, dialect: impl Dialect) -> Handle<Input> {
         let (switchboard, handle) = Switchboard::new(dialect, self.now, self.limits.clone());
-        self.tasks.spawn(switchboard.run(self.stopped.clone()));
+        self.tasks
+            .spawn(switchboard.run(self.hub.clone(), self.stopped.clone()));
         handle
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::signal::clock;
 use crate::signal::dialect::{Caller, Dialect, Output, Refusal};
 use crate::signal::directory::SocketId;
-use crate::signal::hub::Handle;
+use crate::signal::hub::{self, Handle};
 use crate::signal::limits::{self, LogGate, Rate};
 use crate::signal::session::CloseCode;
 use crate::signal::sockets::Sockets;
@@ -90,7 +90,7 @@ impl<D: Dialect> Switchboard<D> {
     }
 
     /// Runs until the sender of `stop` is dropped; then waits a moment for the sockets to close.
-    pub async fn run(mut self, mut stop: watch::Receiver<()>) {
+    pub async fn run(mut self, hub: Handle, mut stop: watch::Receiver<()>) {
         loop {
             tokio::select! {
                 // Nobody sends: it only ever ends.
@@ -99,6 +99,10 @@ impl<D: Dialect> Switchboard<D> {
                     Some(input) => self.handle_input(clock(), input),
                     None => break,
                 },
+            }
+            while let Some(happening) = self.dialect.poll_happening() {
+                // The hub waits for nobody, so this is soon done; one that has ended tells nobody.
+                let _ = hub.tell(hub::Input::Happened(happening)).await;
             }
         }
         for (_, line) in std::mem::take(&mut self.lines) {

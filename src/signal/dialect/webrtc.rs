@@ -10,6 +10,7 @@ use crate::signal::dialect::rooms::Rooms;
 use crate::signal::dialect::{Caller, Dialect, Name, Output, Refusal, is_description};
 use crate::signal::dialect::{parse, parse_room};
 use crate::signal::directory::{RoomOptions, SocketId};
+use crate::signal::happening::{DialectName, Happening};
 use crate::signal::numbers::PeerNumbers;
 
 /// What a client says. Fields we do not know are ignored.
@@ -64,7 +65,7 @@ impl Webrtc {
     #[must_use]
     pub fn new(options: &RoomOptions) -> Self {
         Self {
-            rooms: Rooms::new(options),
+            rooms: Rooms::new(DialectName::Webrtc, options),
             members: BTreeMap::new(),
             numbers: PeerNumbers::default(),
         }
@@ -111,7 +112,7 @@ impl Webrtc {
         outputs.push(Output::Tell(vec![socket], joined));
         let news = json!({"type": "user-joined", "roomId": room.as_str(), "userId": name});
         outputs.push(Output::Tell(others, news));
-        self.rooms.enter(socket, room);
+        self.rooms.enter(socket, room, name.as_str());
         if let Some(member) = self.members.get_mut(&socket) {
             member.name = name;
         }
@@ -188,6 +189,10 @@ impl Dialect for Webrtc {
         let outputs = self.leave(socket);
         self.members.remove(&socket);
         outputs
+    }
+
+    fn poll_happening(&mut self) -> Option<Happening> {
+        self.rooms.poll_happening()
     }
 
     fn meetings(&self) -> usize {

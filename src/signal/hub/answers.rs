@@ -1,6 +1,9 @@
 //! What the hub answers those who ask over HTTP.
 
+use std::sync::Arc;
+
 use serde::Serialize;
+use tokio::sync::broadcast;
 use tokio::sync::oneshot::Sender;
 
 use super::Hub;
@@ -10,6 +13,7 @@ use crate::signal::addresses::Network;
 use crate::signal::api::view::{RoomDetail, RoomList, RoomStats, RoomView};
 use crate::signal::directory::{Member, MutedBy, NewRoom, NoEntry};
 use crate::signal::figures::{Figures, Signalling};
+use crate::signal::happening::Notice;
 use crate::signal::message::{KickReason, Participant, RoomClosedReason};
 use crate::signal::problem::{Code, Problem};
 use crate::signal::{Now, relay};
@@ -21,6 +25,8 @@ pub enum Question {
     Health(Sender<Health>),
     /// What has been counted?
     Figures(Sender<Figures>),
+    /// What happens from here on?
+    Events(Sender<broadcast::Receiver<Arc<Notice>>>),
     /// Make a room, for whoever asks from there.
     CreateRoom(NewRoom, Network, Sender<Result<RoomView, NoEntry>>),
     /// Which rooms are there after this one, so many at most?
@@ -73,6 +79,7 @@ impl Hub {
         match question {
             Question::Health(reply) => drop(reply.send(self.health())),
             Question::Figures(reply) => drop(reply.send(self.figures())),
+            Question::Events(reply) => drop(reply.send(self.outlets.subscribe())),
             Question::CreateRoom(new, maker, reply) => {
                 let made = self.directory.create(now.at, new, maker);
                 let room = made.map(|id| {
@@ -221,6 +228,6 @@ impl Hub {
             participants: self.directory.peer_count() as u64,
             ..self.signalling.clone()
         };
-        Figures::new(signalling, self.shards.figures())
+        Figures::new(signalling, self.outlets.figures(), self.shards.figures())
     }
 }

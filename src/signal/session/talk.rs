@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Output, Session};
 use crate::engine::command::Command;
 use crate::signal::directory::Directory;
+use crate::signal::happening::LeaveReason;
 use crate::signal::message::{Reference, ServerMessage};
 use crate::signal::problem::{Code, Problem};
 use crate::signal::request::{CandidateField, ClientMessage, OfferedTrack, Shows};
@@ -32,7 +33,7 @@ impl Session {
             }
             ClientMessage::Leave { room_id } => {
                 self.stay_in(room_id)?;
-                Ok(self.leave(directory))
+                Ok(self.leave(LeaveReason::Left, directory))
             }
             ClientMessage::StartScreenShare { room_id, sdp } => {
                 self.stay_in(room_id)?.handle_screen_start();
