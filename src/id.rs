@@ -121,6 +121,18 @@ impl fmt::Display for TrackId {
     }
 }
 
+/// One recording of one room, unique in the process. A room that is recorded again has another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordingNumber(u64);
+
+impl RecordingNumber {
+    /// Wraps a number that the caller has made unique.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// A core and all it owns: its socket, its rooms, its peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(u16);

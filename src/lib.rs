@@ -49,6 +49,7 @@
 //!   [`Event`](engine::command::Event)s.
 //! * [`webhook`] and [`call_log`] are side jobs: each is told what happens by a bounded queue, and
 //!   nobody waits for it.
+//! * [`record`] writes rooms to files, on a thread of its own, from copies of their packets.
 //! * [`mailbox`] holds the bounded queues between them; [`id`] the names they share.
 //! * [`config`] reads the files in `config/` into each module's options; only the binary uses
 //!   it.
@@ -65,6 +66,7 @@ pub mod config;
 pub mod engine;
 pub mod id;
 pub mod mailbox;
+pub mod record;
 pub mod shard;
 pub mod signal;
 #[cfg(test)]

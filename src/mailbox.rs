@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::engine::command::{Command, Event};
+use crate::engine::copies::Copied;
 use crate::engine::stats::Stats;
 use crate::id::ShardId;
 
@@ -92,6 +93,29 @@ pub fn commands(shard: ShardId, waker: Waker) -> (CommandSender, Receiver<Comman
         },
         receiver,
     )
+}
+
+/// Copies waiting for the recorder. When full the newest is dropped and counted: a gap in a file
+/// is better than a late packet in a call.
+pub const COPY_QUEUE: usize = 16_384;
+
+/// A shard's end of the queue to the recorder.
+#[derive(Debug, Clone)]
+pub struct CopySender(Sender<Copied>);
+
+impl CopySender {
+    /// Queues one copy; `false` when the queue is full, or nobody records any more.
+    #[must_use]
+    pub fn try_send(&self, copied: Copied) -> bool {
+        self.0.try_send(copied).is_ok()
+    }
+}
+
+/// The shards' shared queue to the recorder.
+#[must_use]
+pub fn copies() -> (CopySender, Receiver<Copied>) {
+    let (queue, receiver) = crossbeam_channel::bounded(COPY_QUEUE);
+    (CopySender(queue), receiver)
 }
 
 /// What a shard sends to the signalling thread.

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser as _;
 use corelay::call_log::{self, CallLog};
-use corelay::config::flags::{Action, CommandLine, TokenRequest};
+use corelay::config::flags::{Action, CommandLine, RecordAction, TokenRequest};
 use corelay::config::reach::{self, Reach};
 use corelay::config::{Config, unsupported};
 use corelay::engine::dtls::Identity;
+use corelay::record::manifest::Manifest;
 use corelay::webhook::{self, Webhooks};
-use corelay::{mailbox, shard, signal};
+use corelay::{mailbox, record, shard, signal};
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
         }
     };
     flags.apply(&mut config);
-    let is_server = !matches!(line.action, Some(Action::Token(_)));
+    let is_server = !matches!(line.action, Some(Action::Token(_) | Action::Record { .. }));
     if is_server {
         warn_of_settings(&config, &variables);
     }
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
             say(&format!("The configuration is fine.\n\n{}", plan(&config)));
             return ExitCode::SUCCESS;
         }
+        Some(Action::Record { action }) => return with_recording(action, &config),
         Some(Action::Token(wanted)) => return mint(wanted, &options.access),
         None | Some(Action::Serve) => {}
     }
@@ -100,6 +103,10 @@ enum Stopped {
     CallLog(io::Error),
     #[error("no randomness for keys: /dev/urandom cannot be read: {0}")]
     Randomness(io::Error),
+    #[error(transparent)]
+    Upload(corelay::config::read::Problem),
+    #[error("the recorder's thread cannot be started: {0}")]
+    Recorder(io::Error),
 }
 
 /// What else runs, beside shards and signalling.
@@ -161,6 +168,44 @@ fn mint(wanted: &TokenRequest, access: &signal::access::Options) -> ExitCode {
     }
 }
 
+/// Finishes or composes a recording that is there.
+fn with_recording(action: &RecordAction, config: &Config) -> ExitCode {
+    let done = match action {
+        RecordAction::Repair { directory } => Manifest::load(directory)
+            .and_then(|mut manifest| record::repair(directory, &mut manifest))
+            .map(|()| format!("{}: every file is whole\n", directory.display()))
+            .map_err(|error| format!("{}: {error}", directory.display())),
+        RecordAction::Compose {
+            directory,
+            layout,
+            out,
+        } => {
+            let wanted = config.compose_options(*layout, out.clone());
+            let bar = ProgressBar::new(0);
+            let style = "{wide_bar} {percent} %, {eta} to go";
+            bar.set_style(ProgressStyle::with_template(style).expect("it is a template"));
+            let composed = record::compose::compose(directory, &wanted, |done, all| {
+                bar.set_length(all);
+                bar.set_position(done);
+            });
+            bar.finish_and_clear();
+            composed
+                .map(|()| format!("{}\n", out.display()))
+                .map_err(|error| error.to_string())
+        }
+    };
+    match done {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            complain(&text);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Runs until SIGTERM or SIGINT.
 fn serve(
     config: &Config,
@@ -189,7 +234,17 @@ fn serve(
             seed,
         )
     };
-    let shards = shard::start(&config.shard_options(), engine, &reports)?;
+    let (copies, copied) = mailbox::copies();
+    let record_options = config.record_options().map_err(Stopped::Upload)?;
+    let recorder = record_options.map(|options| record::start(options, copied));
+    let recorder = recorder.transpose().map_err(Stopped::Recorder)?;
+    let shard_options = shard::Options {
+        copies: recorder.is_some().then_some(copies),
+        ..config.shard_options()
+    };
+    let shards = shard::start(&shard_options, engine, &reports)?;
+    // Only the shards hold it, as with the reports.
+    drop(shard_options);
     // Only the shards hold it, so that their end is noticed.
     drop(reports);
     let http = listener.local_addr().unwrap_or(options.listen);
@@ -198,7 +253,12 @@ fn serve(
     say(&greeting(&page, &shards, &candidates));
     warn_of_reach(http, &candidates, options.access.require_auth);
     let commands = shards.commands.clone();
-    let served = signal::serve(options, listener, commands, received, asked_to_end());
+    let (desk, recording) = recorder.unzip();
+    let served = signal::serve(options, listener, commands, received, desk, asked_to_end());
+    // It finishes its files, and the hub's end is what it waits for.
+    if recording.is_some_and(|thread| thread.join().is_err()) {
+        error!("the recorder did not end well: `corelay record repair` finishes its files");
+    }
     shards.stop();
     started.stop();
     info!("ended");

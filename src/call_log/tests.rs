@@ -90,7 +90,7 @@ async fn a_room_is_written_with_who_was_in_it_and_when_and_why_each_went() {
     .await;
     write(&mut database, 14, left(1)).await;
     let (recording_id, room_id) = recording();
-    let reason = "stopped".to_owned();
+    let reason = crate::record::manifest::EndReason::Stopped;
     let over = Happening::RecordingFinished {
         room_id,
         recording_id,

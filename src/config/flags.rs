@@ -9,6 +9,7 @@ use super::Config;
 use super::sections::{Driver, Steering};
 use super::value::{Endpoint, Host, Shards, Whole};
 use crate::id::RoomId;
+use crate::record::compose::Layout;
 use crate::signal::token::{Claims, VideoGrant};
 
 const EXAMPLES: &str = "\
@@ -46,6 +47,35 @@ pub enum Action {
     CheckConfig,
     /// Mint a token for a participant, signed with the first shared secret there is
     Token(TokenRequest),
+    /// Finish or compose what was recorded
+    Record {
+        /// What is done with a recording.
+        #[command(subcommand)]
+        action: RecordAction,
+    },
+}
+
+/// What is done with a recording that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum RecordAction {
+    /// Finish the files of a recording whose server was killed, so that they can be searched in
+    Repair {
+        /// The recording's directory, with its recording.json
+        #[arg(value_name = "RECORDING")]
+        directory: PathBuf,
+    },
+    /// Make one file of all tracks of a recording, by ffmpeg
+    Compose {
+        /// The recording's directory, with its recording.json
+        #[arg(value_name = "RECORDING")]
+        directory: PathBuf,
+        /// How the pictures are laid out
+        #[arg(long, value_enum, default_value_t)]
+        layout: Layout,
+        /// The file that is made; its name ends in .webm or .mp4
+        #[arg(short, long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 /// What a token that is to be minted says.

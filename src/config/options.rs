@@ -1,21 +1,26 @@
 //! Hands each module the part of the configuration that it asks for.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Config;
 use super::keys::problem;
 use super::read::Problem;
-use super::sections::{Driver, Steering};
-use super::value::{Origin, Shards, Tcp, Whole};
+use super::sections::{Container, Driver, Steering};
+use super::value::{Origin, Shards, Tcp, Upload, Whole};
 use crate::engine::dtls::Identity;
 use crate::id::ShardId;
+use crate::record::Format;
+use crate::record::after::{self, Composition};
+use crate::record::compose::{Layout, Wanted};
+use crate::record::upload::{S3, Target};
 use crate::shard::{DriverChoice, SteeringChoice, TcpChoice};
 use crate::signal::directory::RoomOptions;
 use crate::signal::ice_servers::{IceServers, Turn};
 use crate::signal::{addresses, limits};
-use crate::{call_log, engine, shard, signal, webhook};
+use crate::{call_log, engine, record, shard, signal, webhook};
 
 /// Shortest secret of webhooks, in bytes: as long as what HMAC-SHA256 makes of it (RFC 2104 §3).
 const SECRET_BYTES: usize = 32;
@@ -47,6 +52,7 @@ impl Config {
                 Steering::Cbpf => SteeringChoice::Cbpf,
                 Steering::None => SteeringChoice::None,
             },
+            copies: None,
         }
     }
 
@@ -111,6 +117,7 @@ impl Config {
                 resume_timeout: seconds(rooms.resume_timeout),
                 ..limits::Options::default()
             },
+            record_all: self.file.recording.auto && self.file.recording.enabled,
             ..signal::Options::default()
         })
     }
@@ -168,6 +175,83 @@ impl Config {
         }))
     }
 
+    /// What the recorder is told; `None` where nothing may be recorded.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] when the object store cannot be used as it is configured.
+    pub fn record_options(&self) -> Result<Option<record::Options>, Problem> {
+        let (file, media_path) = (&self.file.recording, &self.file.webrtc);
+        if !file.enabled {
+            return Ok(None);
+        }
+        let retention = Duration::from_secs(file.retention.value() * 86_400);
+        let composition = Composition {
+            layout: file.compose_layout,
+            name: match file.format {
+                Container::Webm => "composed.webm",
+                Container::Mp4 => "composed.mp4",
+            },
+            video_bps: file.video_bitrate.value(),
+            audio_bps: file.audio_bitrate.value(),
+        };
+        Ok(Some(record::Options {
+            path: file.path.clone().into(),
+            template: file.path_template.clone(),
+            format: match file.format {
+                Container::Webm => Format::Webm,
+                Container::Mp4 => Format::Mp4,
+            },
+            jitter: record::jitter::Options {
+                target: milliseconds(media_path.jitter_buffer_target),
+                max: milliseconds(media_path.jitter_buffer_max),
+            },
+            min_free_bytes: file.min_free_space.value() << 20,
+            retention: (!retention.is_zero()).then_some(retention),
+            after: after::Options {
+                compose: file.compose.then_some(composition),
+                target: self.target()?,
+                keeps_local: file.keep_local,
+            },
+        }))
+    }
+
+    /// Where recordings are uploaded to.
+    fn target(&self) -> Result<Option<Target>, Problem> {
+        let file = &self.file.recording;
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let id = text(file.s3_access_key_id.reveal());
+        let target = match &file.upload_to {
+            Upload::Google(bucket) => Target::gcs(bucket),
+            Upload::Azure(container) => Target::azure(container),
+            Upload::Nowhere if file.s3_upload => Target::s3(&S3 {
+                bucket: file.s3_bucket.clone(),
+                region: file.s3_region.clone(),
+                endpoint: text(&file.s3_endpoint),
+                key: id.zip(text(file.s3_secret_access_key.reveal())),
+            }),
+            Upload::Nowhere => return Ok(None),
+        };
+        target.map(Some).map_err(|error| Problem {
+            origin: "configuration".to_owned(),
+            line: None,
+            key: "recording".to_owned(),
+            what: format!("recordings cannot be uploaded: {error}"),
+        })
+    }
+
+    /// What is made of a recording.
+    #[must_use]
+    pub fn compose_options(&self, layout: Layout, out: PathBuf) -> Wanted {
+        Wanted {
+            layout,
+            out,
+            video_bps: self.file.recording.video_bitrate.value(),
+            audio_bps: self.file.recording.audio_bitrate.value(),
+            is_nice: false,
+        }
+    }
+
     fn turn(&self) -> Option<Turn> {
         let turn = &self.file.webrtc.turn;
         (!turn.urls.is_empty()).then(|| Turn {
@@ -196,6 +280,10 @@ fn count<const MIN: u64, const MAX: u64>(number: Whole<MIN, MAX>) -> usize {
 
 fn seconds<const MIN: u64, const MAX: u64>(number: Whole<MIN, MAX>) -> Duration {
     Duration::from_secs(number.value())
+}
+
+fn milliseconds<const MIN: u64, const MAX: u64>(number: Whole<MIN, MAX>) -> Duration {
+    Duration::from_millis(number.value())
 }
 
 fn slots(number: Whole<0, 100>) -> u8 {

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::value::{
-    Announced, Endpoint, HeaderField, Host, IceUrl, Origin, Secret, Shards, Tcp, Whole,
+    Announced, Endpoint, HeaderField, Host, IceUrl, Origin, Secret, Shards, Tcp, Upload, Whole,
 };
+use crate::record::compose::Layout;
+use crate::record::template::Template;
 
 /// A bit rate, in bit/s.
 pub type BitsPerSecond = Whole<10_000, 1_000_000_000>;
@@ -175,12 +177,34 @@ pub struct Recording {
     pub video_bitrate: BitsPerSecond,
     /// Audio bit rate, in bit/s.
     pub audio_bitrate: Whole<6_000, 510_000>,
+    /// Whether every room is recorded from its beginning.
+    pub auto: bool,
+    /// Where in `path` each recording has its directory.
+    pub path_template: Template,
+    /// Free space of the disk below which nothing is recorded, in MiB.
+    pub min_free_space: Whole<0, 1_000_000_000>,
+    /// How long recordings are kept, in days; 0 for ever.
+    pub retention: Whole<0, 36_500>,
+    /// Whether one file is made of each recording that has ended.
+    pub compose: bool,
+    /// How the pictures of that file are laid out.
+    pub compose_layout: Layout,
+    /// Where finished files go, besides S3.
+    pub upload_to: Upload,
+    /// Whether local media are kept after they were uploaded.
+    pub keep_local: bool,
     /// Whether finished files go to S3.
     pub s3_upload: bool,
     /// The bucket.
     pub s3_bucket: String,
     /// Its region.
     pub s3_region: String,
+    /// Where the service is, when it is not Amazon's.
+    pub s3_endpoint: String,
+    /// Who uploads.
+    pub s3_access_key_id: Secret,
+    /// The secret of that.
+    pub s3_secret_access_key: Secret,
 }
 
 /// Container of a recording.
@@ -398,9 +422,20 @@ impl Default for Recording {
             format: Container::Webm,
             video_bitrate: const { Whole::new(2_500_000) },
             audio_bitrate: const { Whole::new(128_000) },
+            auto: false,
+            path_template: Template::default(),
+            min_free_space: const { Whole::new(1_024) },
+            retention: const { Whole::new(0) },
+            compose: false,
+            compose_layout: Layout::Grid,
+            upload_to: Upload::Nowhere,
+            keep_local: false,
             s3_upload: false,
             s3_bucket: "recordings".to_owned(),
             s3_region: "us-east-1".to_owned(),
+            s3_endpoint: String::new(),
+            s3_access_key_id: Secret::default(),
+            s3_secret_access_key: Secret::default(),
         }
     }
 }

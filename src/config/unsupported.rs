@@ -8,23 +8,13 @@ use super::media::MediaFile;
 use super::sections::WebrtcFile;
 
 /// Options that are read and checked but change nothing in this version.
-const WITHOUT_EFFECT: [&str; 29] = [
+const WITHOUT_EFFECT: [&str; 19] = [
     "webrtc.max_bitrate",
     "webrtc.min_bitrate",
     "webrtc.simulcast",
-    "webrtc.jitter_buffer_target",
-    "webrtc.jitter_buffer_max",
     "webrtc.dtx",
     "webrtc.fec",
     "webrtc.nack",
-    "recording.enabled",
-    "recording.path",
-    "recording.format",
-    "recording.video_bitrate",
-    "recording.audio_bitrate",
-    "recording.s3_upload",
-    "recording.s3_bucket",
-    "recording.s3_region",
     "performance.max_cpu_per_room",
     "performance.hardware_acceleration",
     "performance.max_memory_per_room",
@@ -82,11 +72,11 @@ mod tests {
     fn only_what_was_changed_is_told() {
         let mut config = Config::default();
         assert!(set_without_effect(&config).is_empty());
-        config.file.recording.enabled = true;
+        config.file.webrtc.dtx = true;
         config.media.audio.processing.noise_suppression = false;
         assert_eq!(
             set_without_effect(&config),
-            ["recording.enabled", "audio.processing.noise_suppression"]
+            ["webrtc.dtx", "audio.processing.noise_suppression"]
         );
     }
 }

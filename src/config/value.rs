@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::record::template::Template;
+
 /// A whole number from `MIN` to `MAX`, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Whole<const MIN: u64, const MAX: u64>(u64);
@@ -171,6 +173,59 @@ impl Origin {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Scalar for Template {
+    const EXPECTED: &'static str = "a path made of letters, digits, '-', '_', '.', {room}, \
+                                    {date}, {time} and, in any case, {id}";
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+
+    fn text(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+/// An object store that recordings are uploaded to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Upload {
+    /// None.
+    #[default]
+    Nowhere,
+    /// A bucket of Google Cloud Storage.
+    Google(String),
+    /// A container of Azure's.
+    Azure(String),
+}
+
+impl Scalar for Upload {
+    const EXPECTED: &'static str = "nothing, gs://BUCKET or az://CONTAINER";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self::Nowhere);
+        }
+        let (scheme, name) = text.split_once("://")?;
+        let is_legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if name.is_empty() || !name.bytes().all(is_legal) {
+            return None;
+        }
+        match scheme {
+            "gs" => Some(Self::Google(name.to_owned())),
+            "az" => Some(Self::Azure(name.to_owned())),
+            _ => None,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Nowhere => String::new(),
+            Self::Google(name) => format!("gs://{name}"),
+            Self::Azure(name) => format!("az://{name}"),
+        }
     }
 }
 
@@ -382,7 +437,9 @@ scalar!(
     IceUrl,
     Secret,
     HeaderField,
-    Origin
+    Origin,
+    Template,
+    Upload
 );
 
 struct ScalarVisitor<T>(std::marker::PhantomData<T>);

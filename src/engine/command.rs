@@ -2,7 +2,7 @@
 
 pub use super::allocate::{Quality, Reason};
 pub use super::codec::Size;
-use crate::id::{PeerId, RoomId, TrackId};
+use crate::id::{PeerId, RecordingNumber, RoomId, TrackId};
 
 /// What the signalling thread asks of the shard that owns a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,19 @@ pub enum Command {
     Leave {
         /// Who leaves.
         peer: PeerId,
+    },
+    /// What is published in a room is copied for a recorder, or no longer. Void where nobody is in
+    /// the room.
+    Record {
+        /// Which.
+        room: RoomId,
+        /// For which recording; `None` to stop.
+        recording: Option<RecordingNumber>,
+    },
+    /// A recorder needs a keyframe of a track that it gets copies of.
+    RenewRecorded {
+        /// Which.
+        track: TrackId,
     },
 }
 

@@ -106,6 +106,8 @@ impl Engine {
         let published = self.sync_tracks(key, sources);
         if let Some(peer) = self.peers.get_mut(key) {
             peer.sync_slots(now);
+            let room = peer.room;
+            self.sync_taps(now, room);
         }
         let changed = self.play_to(key);
         let Some(peer) = self.peers.get_mut(key) else {
@@ -249,6 +251,7 @@ impl Engine {
         let Some(track) = self.tracks.remove(key) else {
             return;
         };
+        self.copy_end(&track);
         if let Some(room) = self.rooms.get_mut(track.room) {
             room.tracks.retain(|other| *other != key);
             room.forget(track.info.id);

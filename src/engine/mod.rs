@@ -9,6 +9,7 @@ pub mod codec;
 pub mod command;
 mod connection;
 mod control;
+pub mod copies;
 mod credentials;
 pub mod deadline;
 mod demux;
@@ -54,7 +55,8 @@ use str0m::{Event as RtcEvent, IceConnectionState, RtcError};
 
 use crate::id::{PeerId, RoomId, ShardId};
 use arena::{Arena, Key};
-use command::{CloseReason, Command, Event, Kind};
+use command::{CloseReason, Command, Event};
+use copies::Copied;
 use credentials::Credentials;
 use deadline::Deadlines;
 use demux::Demux;
@@ -124,6 +126,8 @@ pub enum Output {
     Event(Event),
     /// The datagram being handled belongs to another shard: give it that one.
     Handoff(ShardId, Handoff),
+    /// Give this to the recorder.
+    Copied(Copied),
     /// `remote` proved (by STUN integrity) that it belongs to a peer of this shard.
     Learned(SocketAddr),
     /// `remote` no longer belongs to a peer of this shard.
@@ -259,6 +263,8 @@ impl Engine {
             Command::Offer { peer, sdp, sources } => self.offer(now, peer, &sdp, &sources),
             Command::Candidate { peer, candidate } => self.candidate(peer, &candidate),
             Command::Leave { peer } => self.leave(now, peer),
+            Command::Record { room, recording } => self.record(now, &room, recording),
+            Command::RenewRecorded { track } => self.renew_recorded(now, track),
         }
         self.settle(now);
     }
@@ -350,31 +356,6 @@ impl Engine {
     #[must_use]
     pub fn wakeup(&self) -> Option<Instant> {
         self.deadlines.next()
-    }
-
-    /// The counters as they stand.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let tracks_of = |kind| self.tracks.iter().filter(|t| t.info.kind == kind).count() as u64;
-        Stats {
-            rooms: self.rooms.len() as u64,
-            peers: self.peers.len() as u64,
-            audio_tracks: tracks_of(Kind::Audio),
-            video_tracks: tracks_of(Kind::Video),
-            subscriptions: self
-                .tracks
-                .iter()
-                .map(|track| track.watchers.len() as u64)
-                .sum(),
-            addresses: self.demux.addresses() as u64,
-            estimated_bps: self
-                .peers
-                .iter()
-                .filter_map(Peer::estimate)
-                .map(|estimate| estimate.as_u64())
-                .sum(),
-            ..self.stats.clone()
-        }
     }
 
     /// The panic boundary: whatever happens in here ends this peer at most.

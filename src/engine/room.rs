@@ -8,7 +8,7 @@ use super::command::{Kind, Source, TrackInfo};
 use super::peer::Peer;
 use super::track::{Track, Watcher};
 use super::wishes::Wish;
-use crate::id::{PeerId, RoomId, TrackId};
+use crate::id::{PeerId, RecordingNumber, RoomId, TrackId};
 
 /// The peers of a room and what they publish.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct Room {
     pub(crate) wishes: BTreeMap<Key<Peer>, Wish>,
     /// Tracks that are played to nobody.
     pub(crate) silenced: BTreeSet<TrackId>,
+    /// For whom what is published here is copied.
+    pub(crate) recording: Option<RecordingNumber>,
 }
 
 impl Room {
@@ -39,6 +41,7 @@ impl Room {
             weighed_at: None,
             wishes: BTreeMap::new(),
             silenced: BTreeSet::new(),
+            recording: None,
         }
     }
 

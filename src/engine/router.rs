@@ -6,10 +6,10 @@ use std::time::{Instant, UNIX_EPOCH};
 use str0m::media::{Rid, SenderFeedback};
 use str0m::rtp::{ExtensionValues, RtpPacket};
 
-use super::Engine;
 use super::arena::{Arena, Key};
 use super::codec::{self, PayloadFacts};
 use super::command::Kind;
+use super::copies::Copied;
 use super::egress::clock::{Ntp, StreamClock, WallClock};
 use super::egress::history::Stored;
 use super::layers;
@@ -20,6 +20,7 @@ use super::room::Room;
 use super::stats::{Dropped, Stats};
 use super::subscription::clock_rate;
 use super::track::{MediaPacket, Track, Watcher};
+use super::{Engine, Output};
 
 /// What was taken in and is still to be given out.
 #[derive(Debug, Default)]
@@ -84,6 +85,7 @@ impl Engine {
             turn,
             wall_clock,
             stats,
+            outbox,
             ..
         } = self;
         let peer = peers.get_mut(publisher).ok_or(Dropped::NoTrack)?;
@@ -101,6 +103,11 @@ impl Engine {
         }
         let facts = facts_of(track, &packet);
         let has_changed = watch_layer(track, now, layer, &facts, &packet);
+        let (copied, asked) = track.copy(layer, &facts, &packet);
+        outbox.extend(copied.map(|packet| Output::Copied(Copied::Packet(packet))));
+        if let Some(layer) = asked.and_then(|asked| track.layers.get_mut(usize::from(asked))) {
+            layer.keyframes.request(now);
+        }
         let place = (key, layer, packet.header.timestamp);
         for watcher in &mut track.watchers {
             if watcher.takes & 1 << layer != 0 {
@@ -156,6 +163,9 @@ impl Engine {
             .find(|layer| layer.rid == report.rid)
         {
             layer.clock = Some(StreamClock::new(at, timestamp, rate));
+        }
+        if let Some(key) = line.track {
+            self.copy_report(key, report);
         }
     }
 

@@ -1,5 +1,9 @@
 //! Plain counters of one engine, copied out by value.
 
+use super::Engine;
+use super::command::Kind;
+use super::peer::Peer;
+
 /// Everything one engine counts. Gauges say what is there now; the others only grow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -151,5 +155,32 @@ impl DroppedCounts {
     #[must_use]
     pub fn count(&self, reason: Dropped) -> u64 {
         self.0[reason as usize]
+    }
+}
+
+impl Engine {
+    /// The counters as they stand.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let tracks_of = |kind| self.tracks.iter().filter(|t| t.info.kind == kind).count() as u64;
+        Stats {
+            rooms: self.rooms.len() as u64,
+            peers: self.peers.len() as u64,
+            audio_tracks: tracks_of(Kind::Audio),
+            video_tracks: tracks_of(Kind::Video),
+            subscriptions: self
+                .tracks
+                .iter()
+                .map(|track| track.watchers.len() as u64)
+                .sum(),
+            addresses: self.demux.addresses() as u64,
+            estimated_bps: self
+                .peers
+                .iter()
+                .filter_map(Peer::estimate)
+                .map(|estimate| estimate.as_u64())
+                .sum(),
+            ..self.stats.clone()
+        }
     }
 }

@@ -9,6 +9,7 @@ use str0m::media::{Mid, Pt, Rid};
 use super::arena::Key;
 use super::codec::{Codec, PayloadFacts};
 use super::command::TrackInfo;
+use super::copies::Tap;
 use super::egress::clock::StreamClock;
 use super::egress::history::{HistoryId, StoredId, TrackHistory};
 use super::keyframe::{self, KeyframeRequests};
@@ -46,6 +47,8 @@ pub(crate) struct Track {
     pub(crate) history: TrackHistory,
     /// The payload types its publisher may send.
     formats: Vec<Format>,
+    /// How it is copied for a recorder.
+    pub(super) tap: Option<Tap>,
 }
 
 /// One encoding of a track.
@@ -133,6 +136,7 @@ impl Track {
             watchers: Vec::new(),
             history: TrackHistory::new(history),
             formats: Vec::new(),
+            tap: None,
         }
     }
 

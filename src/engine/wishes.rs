@@ -193,6 +193,9 @@ impl Engine {
         } else if is_published {
             room.silenced.insert(track);
         }
+        if let Some(room) = self.peers.get(key).map(|peer| peer.room) {
+            self.sync_taps(now, room);
+        }
         self.refresh_all(now, key);
     }
 

@@ -30,7 +30,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::engine;
 use crate::id::ShardId;
-use crate::mailbox::{self, CommandSender, Report, Waker};
+use crate::mailbox::{self, CommandSender, CopySender, Report, Waker};
 use driver::Bed;
 use tcp::Port;
 use tcp::door::Door;
@@ -50,6 +50,8 @@ pub struct Options {
     pub driver: DriverChoice,
     /// How the kernel chooses a shard for a datagram.
     pub steering: SteeringChoice,
+    /// The way to the recorder, where there is one.
+    pub copies: Option<CopySender>,
 }
 
 /// Where ICE-TCP is.
@@ -81,6 +83,7 @@ impl Default for Options {
             shards: None,
             driver: DriverChoice::Auto,
             steering: SteeringChoice::Auto,
+            copies: None,
         }
     }
 }
@@ -227,6 +230,7 @@ pub fn start(
             neighbours,
             tcp: ports.next(),
             reports: reports.clone(),
+            copies: options.copies.clone(),
             flows: attached.flows.clone(),
             steering,
             driver,
@@ -389,6 +393,7 @@ mod tests {
             shards,
             driver,
             steering: SteeringChoice::Auto,
+            copies: None,
         }
     }
 

@@ -20,9 +20,10 @@ use super::udp_in::UdpIn;
 use super::udp_out::UdpOut;
 use super::{Driver, Steering};
 use crate::engine::command::Command;
+use crate::engine::copies::Copied;
 use crate::engine::{self, Arrival, Datagram, Engine, Handoff, Output};
 use crate::id::ShardId;
-use crate::mailbox::{Report, Snapshot};
+use crate::mailbox::{CopySender, Report, Snapshot};
 
 /// The engine's timeouts are handled no more often than this: each wake-up costs some 15 to
 /// 50 us of CPU. Also how soon a full queue is tried again.
@@ -57,6 +58,8 @@ pub(super) struct Parts {
     /// `None` where ICE-TCP is off.
     pub(super) tcp: Option<Port>,
     pub(super) reports: Sender<Report>,
+    /// `None` where nothing is recorded.
+    pub(super) copies: Option<CopySender>,
     pub(super) flows: Flows,
     pub(super) steering: Steering,
     pub(super) driver: Driver,
@@ -87,6 +90,7 @@ pub(super) struct Turn {
     neighbours: Neighbours,
     tcp: Option<Port>,
     reports: Reports,
+    copies: Option<CopySender>,
     flows: Flows,
     steering: Steering,
     driver: Driver,
@@ -117,6 +121,10 @@ struct Counts {
     turns: u64,
     /// Commands taken.
     commands: u64,
+    /// Copies given to the recorder.
+    copies: u64,
+    /// Copies that found the recorder's queue full.
+    copies_dropped: u64,
     /// Remote addresses the kernel's map did not take.
     learn_failed: u64,
 }
@@ -147,6 +155,7 @@ impl Turn {
             neighbours: parts.neighbours,
             tcp: parts.tcp,
             reports: Reports::new(parts.reports),
+            copies: parts.copies,
             flows: parts.flows,
             steering: parts.steering,
             driver: parts.driver,
@@ -341,6 +350,7 @@ impl Turn {
                 Output::Handoff(shard, handoff) => self.neighbours.give(shard, handoff),
                 Output::Learned(remote) => self.learn(remote),
                 Output::Forgotten(remote) => self.forget(remote),
+                Output::Copied(copied) => self.copy(copied),
                 #[cfg(debug_assertions)]
                 Output::Keys(client, keys) => self.key_file.push(client, &keys),
             }
@@ -350,6 +360,19 @@ impl Turn {
             }
         }
         any
+    }
+
+    /// Gives a copy to the recorder.
+    fn copy(&mut self, copied: Copied) {
+        if self
+            .copies
+            .as_ref()
+            .is_some_and(|copies| copies.try_send(copied))
+        {
+            self.counts.copies += 1;
+        } else {
+            self.counts.copies_dropped += 1;
+        }
     }
 
     /// Where to send from this local address, when that is TCP.
@@ -416,6 +439,8 @@ impl Turn {
             ("delay_us_p99", us(&self.delay_ns, 0.99)),
             ("delay_us_p999", us(&self.delay_ns, 0.999)),
             ("commands", self.counts.commands),
+            ("copies", self.counts.copies),
+            ("copies_dropped", self.counts.copies_dropped),
             ("udp_in_datagrams", udp_in.datagrams),
             ("udp_in_bytes", udp_in.bytes),
             ("udp_in_messages", udp_in.messages),
@@ -517,6 +542,7 @@ mod tests {
                 neighbours,
                 tcp: None,
                 reports: reports_in,
+                copies: None,
                 flows: attached.flows.clone(),
                 steering: attached.steering,
                 driver: Driver::Epoll,

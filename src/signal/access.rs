@@ -129,6 +129,24 @@ impl Access {
         Ok(())
     }
 
+    /// Whether a room may be recorded: its administrator may, and who has the grant for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] if not.
+    pub fn check_record(&self, room: &RoomId) -> Result<(), Denied> {
+        let Some(claims) = &self.claims else {
+            return Ok(());
+        };
+        if !claims.video.room_record && !claims.video.room_admin {
+            return Err(Denied::NotGranted("roomRecord"));
+        }
+        if claims.video.room != room.as_str() {
+            return Err(Denied::WrongRoom);
+        }
+        Ok(())
+    }
+
     /// Whether rooms may be made and deleted.
     ///
     /// # Errors

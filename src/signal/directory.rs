@@ -1,5 +1,8 @@
 //! Who is where: rooms and their shards, their members and what those publish. Pure.
 
+mod recording;
+mod tracks;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
@@ -7,7 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::engine::command::TrackInfo;
-use crate::id::{PeerId, RoomId, ShardId, TrackId};
+use crate::id::{PeerId, RoomId, ShardId};
+use crate::record::order::RecordingId;
 use crate::signal::addresses::{self, Addresses, Network, TooMany};
 use crate::signal::happening::{FinishReason, Happening, LeaveReason};
 use crate::signal::message::Shown;
@@ -153,6 +157,8 @@ pub struct Room {
     pub since: Instant,
     /// How many have entered it so far.
     pub joins: u64,
+    /// The recording of it that goes on.
+    pub recording: Option<RecordingId>,
     /// Who made it.
     maker: Network,
     /// Whether it was made through the API, and so outlives its members.
@@ -303,6 +309,7 @@ impl Directory {
             max_participants: self.options.max_participants,
             since: now,
             joins: 0,
+            recording: None,
             maker,
             is_kept: false,
             empty_since: None,
@@ -380,42 +387,6 @@ impl Directory {
         if let Some(member) = self.member_mut(peer) {
             member.socket = socket;
         }
-    }
-
-    /// Remembers a track of a peer. `false` when the peer is in no room.
-    pub fn publish(&mut self, info: TrackInfo) -> bool {
-        let Some(member) = self.member_mut(info.id.peer) else {
-            return false;
-        };
-        member.tracks.retain(|track| track.info.id != info.id);
-        let (told, muted) = (info.clone(), None);
-        member.tracks.push(MemberTrack { info, muted });
-        if let Some(room) = self.peers.get(&told.id.peer) {
-            self.happenings
-                .push_back(Happening::published(room.clone(), &told));
-        }
-        true
-    }
-
-    /// Forgets a track. `false` when it was not known.
-    pub fn unpublish(&mut self, id: TrackId) -> bool {
-        let Some(member) = self.member_mut(id.peer) else {
-            return false;
-        };
-        let before = member.tracks.len();
-        member.tracks.retain(|track| track.info.id != id);
-        let known = member.tracks.len() < before;
-        if let (true, Some(room)) = (known, self.peers.get(&id.peer)) {
-            self.happenings
-                .push_back(Happening::unpublished(room.clone(), id));
-        }
-        known
-    }
-
-    /// A track that is published.
-    pub fn track_mut(&mut self, id: TrackId) -> Option<&mut MemberTrack> {
-        let tracks = &mut self.member_mut(id.peer)?.tracks;
-        tracks.iter_mut().find(|track| track.info.id == id)
     }
 
     fn member_mut(&mut self, peer: PeerId) -> Option<&mut Member> {
@@ -505,6 +476,7 @@ mod tests {
 
     use super::*;
     use crate::engine::command::{Kind, Source};
+    use crate::id::TrackId;
     use crate::signal::clock;
 
     fn directory(max_rooms: usize, max_participants: usize, shards: u16) -> Directory {

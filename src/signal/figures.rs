@@ -45,6 +45,8 @@ pub struct Signalling {
     pub resumed: u64,
     /// Rooms that were made.
     pub rooms_started: u64,
+    /// Recordings begun so far.
+    pub recordings_started: u64,
     /// Participants that have entered a room.
     pub participants_joined: u64,
     /// Tracks that were published.
@@ -58,6 +60,7 @@ impl Signalling {
             Happening::RoomStarted { .. } => self.rooms_started += 1,
             Happening::ParticipantJoined { .. } => self.participants_joined += 1,
             Happening::TrackPublished { .. } => self.tracks_published += 1,
+            Happening::RecordingStarted { .. } => self.recordings_started += 1,
             _ => {}
         }
     }

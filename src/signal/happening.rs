@@ -152,8 +152,8 @@ pub enum Happening {
         room_id: Shown<RoomId>,
         /// What the recording is called.
         recording_id: String,
-        /// Why, in a word.
-        reason: String,
+        /// Why.
+        reason: crate::record::manifest::EndReason,
     },
 }
 

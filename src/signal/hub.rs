@@ -4,6 +4,7 @@
 
 mod answers;
 mod handle;
+mod recordings;
 mod shards;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::engine::command::{Command, Event};
 use crate::id::PeerId;
 use crate::mailbox::{CommandSender, Report, Undelivered};
+use crate::record::Desk;
 use crate::signal::directory::{Directory, SocketId};
 use crate::signal::figures::Signalling;
 use crate::signal::happening::Happening;
@@ -31,6 +33,7 @@ use crate::signal::websocket::{Heard, Mail, Outbox};
 use crate::signal::{Now, Options};
 pub use answers::{Health, HealthConfig, Question};
 pub use handle::{Handle, Stopping};
+use recordings::Recordings;
 use shards::Shards;
 
 /// What the hub is told or asked.
@@ -70,6 +73,7 @@ pub struct Hub {
     sockets: Sockets,
     signalling: Signalling,
     outlets: Outlets,
+    recordings: Recordings,
     log: Log,
 }
 
@@ -98,7 +102,12 @@ impl Hub {
     ///
     /// When `commands` is empty.
     #[must_use]
-    pub fn new(now: Instant, options: &Options, commands: Vec<CommandSender>) -> (Self, Handle) {
+    pub fn new(
+        now: Instant,
+        options: &Options,
+        commands: Vec<CommandSender>,
+        recorder: Option<Desk>,
+    ) -> (Self, Handle) {
         let (handle, inputs) = Handle::new();
         let ids: Vec<_> = commands.iter().map(CommandSender::shard).collect();
         let hub = Self {
@@ -114,6 +123,7 @@ impl Hub {
             sockets: Sockets::new(),
             signalling: Signalling::default(),
             outlets: Outlets::new(options.outlets.clone()),
+            recordings: Recordings::new(recorder, options.record_all),
             log: Log {
                 slow: LogGate::new(now),
                 busy: LogGate::new(now),
@@ -146,6 +156,9 @@ impl Hub {
                     None => break Err(ShardsEnded),
                 },
                 Some(input) = self.inputs.recv() => self.handle_input(Now::read(), input),
+                Some(notice) = self.recordings.notice() => {
+                    self.handle_notice(Now::read(), notice);
+                }
                 _ = retry.tick(), if self.shards.is_anyone_leaving() => {
                     self.shards.tell_who_left();
                 }
@@ -305,6 +318,14 @@ impl Hub {
                             self.decide(socket, |s, d| s.handle_resume(earlier, reference, d)),
                         )
                     }
+                    Output::Record(room, is_wanted, reference) => {
+                        let done = self.record(now, &room, is_wanted);
+                        let told = done.err().map(|problem| {
+                            let message = problem.into_message(reference);
+                            Output::Tell(vec![socket], message)
+                        });
+                        (socket, told.into_iter().collect())
+                    }
                     Output::Denied(denied) => {
                         self.log_denied(now.at, &denied);
                         continue;
@@ -362,6 +383,7 @@ impl Hub {
     /// Tells of everything that has happened in rooms.
     fn note(&mut self, now: Now) {
         while let Some(happening) = self.directory.poll_happening() {
+            self.follow(now, &happening);
             self.tell_outlets(now, happening);
         }
     }

@@ -54,7 +54,7 @@ mod tests {
                 let stop = async {
                     let _ = stop.await;
                 };
-                serve(options, listener, commands, receiver, stop)
+                serve(options, listener, commands, receiver, None, stop)
             });
             Self {
                 address,
@@ -632,6 +632,7 @@ mod tests {
             listener,
             vec![commands],
             receiver,
+            None,
             std::future::pending(),
         );
         tokio::spawn(serving);

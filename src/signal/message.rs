@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use crate::engine::command::{Kind, Reason, Slot, Source, TrackInfo};
 use crate::id::{PeerId, RoomId, TrackId};
+use crate::record::manifest::EndReason;
 use crate::signal::directory;
 use crate::signal::problem::Code;
 
@@ -54,6 +55,9 @@ pub enum ServerMessage {
         /// Whether the participant has come back, and its media goes on.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         resumed: bool,
+        /// The recording of the room that goes on, if there is one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recording_id: Option<String>,
         /// The `ref` of the request.
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<Reference>,
@@ -180,6 +184,18 @@ pub enum ServerMessage {
         /// Why, for people, if whoever did it said so.
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<String>,
+    },
+    /// The room is recorded from here on.
+    RecordingStarted {
+        /// What the recording is called.
+        recording_id: String,
+    },
+    /// The room is no longer recorded.
+    RecordingStopped {
+        /// What the recording is called.
+        recording_id: String,
+        /// Why, for programs. Stable.
+        reason: EndReason,
     },
     /// Yes.
     Pong {
@@ -498,6 +514,7 @@ mod tests {
                 participants: vec![participant()],
                 resume_token: "p_000000000000002a.00".to_owned(),
                 resumed: false,
+                recording_id: None,
                 reference: Some(Reference::Number(5.into())),
             },
             r#"{"type":"joined","roomId":"room-123","participantId":"p_000000000000002a",

@@ -51,6 +51,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
 use crate::mailbox::{CommandSender, Report};
+use crate::record::Desk;
 use crate::signal::calls::Asker;
 use crate::signal::dialect::paths::Dialects;
 use crate::signal::directory::RoomOptions;
@@ -82,6 +83,8 @@ pub struct Options {
     pub outlets: Vec<Outlet>,
     /// Where the call log is asked, if there is one.
     pub call_log: Option<Asker>,
+    /// Whether every room is recorded from its beginning.
+    pub record_all: bool,
 }
 
 impl Default for Options {
@@ -97,6 +100,7 @@ impl Default for Options {
             rooms: RoomOptions::default(),
             outlets: Vec::new(),
             call_log: None,
+            record_all: false,
         }
     }
 }
@@ -144,13 +148,16 @@ pub fn serve(
     listener: TcpListener,
     commands: Vec<CommandSender>,
     reports: Receiver<Report>,
+    recorder: Option<Desk>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(ServeError::Start)?;
-    let served = runtime.block_on(run(options, listener, commands, reports, shutdown));
+    let served = runtime.block_on(run(
+        options, listener, commands, reports, recorder, shutdown,
+    ));
     // Connections that did not end in time are not waited for.
     runtime.shutdown_background();
     served
@@ -161,11 +168,12 @@ async fn run(
     listener: TcpListener,
     commands: Vec<CommandSender>,
     reports: Receiver<Report>,
+    recorder: Option<Desk>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     listener.set_nonblocking(true).map_err(ServeError::Start)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Start)?;
-    let (hub, handle) = Hub::new(clock(), &options, commands);
+    let (hub, handle) = Hub::new(clock(), &options, commands, recorder);
     let dialects = Dialects::start(clock(), &options, &handle);
     let routes = dialects.routes(&handle, &options);
     let site = http::Site::new(handle, &options);

@@ -57,6 +57,14 @@ pub enum Code {
     JoinsTooFast,
     /// There is a room of this name already.
     RoomExists,
+    /// The room is being recorded already.
+    AlreadyRecording,
+    /// The room is not being recorded.
+    NotRecording,
+    /// The server does not record.
+    RecordingDisabled,
+    /// There is no such recording.
+    NoSuchRecording,
     /// The server has no place for one more participant.
     ServerFull,
     /// The server has more to do than it can take. Try again.

@@ -91,6 +91,10 @@ pub enum ClientMessage {
         /// What it is about.
         topic: Option<String>,
     },
+    /// Record the room. Everyone in it is told `recording-started`.
+    StartRecording,
+    /// Record the room no longer. Everyone in it is told `recording-stopped`.
+    StopRecording,
     /// Are you there?
     Ping,
     /// Watch these tracks; a newcomer watches all there are.

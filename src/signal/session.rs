@@ -4,13 +4,14 @@
 //! still says about an earlier stay can be taken for the present one. A session whose socket was
 //! lost stays for a while, so that another socket's session can take its stay over.
 
+mod events;
 mod join;
 mod talk;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::engine::command::{CloseReason, Command, Event, Refusal};
+use crate::engine::command::Command;
 use crate::id::{PeerId, RoomId, ShardId};
 use crate::signal::access::{self, Access};
 use crate::signal::addresses::Network;
@@ -19,9 +20,7 @@ use crate::signal::directory::{Directory, SocketId};
 use crate::signal::happening::LeaveReason;
 use crate::signal::ice_servers::IceServers;
 use crate::signal::limits::{self, Rate};
-use crate::signal::message::{
-    self, KickReason, Reference, RoomClosedReason, ServerMessage, Shown, Track,
-};
+use crate::signal::message::{KickReason, Reference, RoomClosedReason, ServerMessage, Shown};
 use crate::signal::problem::{Code, Problem};
 use crate::signal::request::{self, Join, Received};
 use crate::signal::stay::Stay;
@@ -44,6 +43,8 @@ pub enum Output {
     /// Hand the other socket's session to [`Session::handle_resume`], if that one says that this
     /// is its resume token; else nothing.
     Resume(SocketId, String, Option<Reference>),
+    /// Record this room, or no longer.
+    Record(RoomId, bool, Option<Reference>),
     /// Log that a token was refused.
     Denied(Denied),
     /// Close the session's socket. It is in no room.
@@ -211,80 +212,6 @@ impl Session {
             return Vec::new();
         }
         self.end(check::too_big(), CloseCode::TooBig, directory)
-    }
-
-    /// Takes in what the shard said about the peer this session is in its room.
-    pub fn handle_event(&mut self, event: Event, directory: &mut Directory) -> Vec<Output> {
-        let Some(stay) = &mut self.stay else {
-            return Vec::new();
-        };
-        let room = stay.room().clone();
-        match event {
-            Event::Answer { sdp, slots, .. } => {
-                stay.handle_verdict();
-                let slots = message::slots(&slots);
-                stay.handle_answer(slots.clone());
-                vec![self.tell(ServerMessage::Answer { sdp, slots })]
-            }
-            Event::Refused { refusal, .. } => {
-                let is_of_offer = refusal != Refusal::BadCandidate;
-                let reference = is_of_offer.then(|| stay.handle_verdict()).flatten();
-                vec![self.tell(Problem::from(refusal).into_message(reference))]
-            }
-            Event::RequestOffer { audio, video, .. } => {
-                stay.handle_request(audio, video);
-                vec![self.request_offer(room, audio, video)]
-            }
-            Event::Slots { slots, .. } => {
-                let slots = message::slots(&slots);
-                stay.handle_slots(slots.clone());
-                vec![self.tell(ServerMessage::Slots { slots })]
-            }
-            Event::TrackPublished { track, .. } => {
-                let message = ServerMessage::TrackPublished {
-                    participant_id: Shown(track.id.peer),
-                    track: Track::from(&track),
-                };
-                directory.publish(track);
-                vec![Output::Tell(relay::everyone(&room, directory), message)]
-            }
-            Event::TrackUnpublished { track, .. } => {
-                if !directory.unpublish(track) {
-                    return Vec::new();
-                }
-                let message = ServerMessage::TrackUnpublished {
-                    participant_id: Shown(track.peer),
-                    track_id: Shown(track),
-                };
-                vec![Output::Tell(relay::everyone(&room, directory), message)]
-            }
-            Event::NotPublished { mid, source, .. } => {
-                let source = source.into();
-                vec![self.tell(ServerMessage::NotPublished { mid, source })]
-            }
-            Event::DataLost { messages, .. } => {
-                vec![self.tell(ServerMessage::DataLost { messages })]
-            }
-            Event::Speakers { speakers, .. } => {
-                let message = ServerMessage::active_speakers(speakers);
-                vec![Output::Tell(relay::everyone(&room, directory), message)]
-            }
-            Event::Sent { tracks, .. } => {
-                let told = tracks.into_iter().map(ServerMessage::quality);
-                told.map(|message| self.tell(message)).collect()
-            }
-            Event::Connected { .. } => Vec::new(),
-            Event::Closed { reason, .. } => self.handle_closed(reason, directory),
-        }
-    }
-
-    /// The shard has dropped the peer; the client may join again.
-    fn handle_closed(&mut self, reason: CloseReason, directory: &mut Directory) -> Vec<Output> {
-        let mut outputs = vec![self.tell(Problem::from(reason).into_message(None))];
-        let gone = self.step_out(reason.into(), directory);
-        outputs.extend(gone.map(|(_, told)| told));
-        self.peer = directory.draw_peer();
-        outputs
     }
 
     /// Takes in a command that did not reach its shard.
@@ -513,6 +440,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::engine::command::{CloseReason, Event, Refusal};
     use crate::engine::command::{Kind, Permissions, Slot, Source, TrackInfo};
     use crate::id::TrackId;
     use crate::signal::directory::RoomOptions;
@@ -534,6 +462,8 @@ mod tests {
         sessions: Vec<Session>,
         rules: Arc<Rules>,
         denied: Vec<Denied>,
+        /// Rooms to be recorded, or no longer.
+        recorded: Vec<(RoomId, bool)>,
         /// By socket.
         told: Vec<Vec<Value>>,
         commands: Vec<Command>,
@@ -570,6 +500,7 @@ mod tests {
                 sessions: Vec::new(),
                 rules: Arc::new(Rules { access, limits }),
                 denied: Vec::new(),
+                recorded: Vec::new(),
                 told: Vec::new(),
                 commands: Vec::new(),
                 closed: Vec::new(),
@@ -659,6 +590,7 @@ mod tests {
                             session.handle_resume(taken, reference, directory)
                         });
                     }
+                    Output::Record(room, is_wanted, _) => self.recorded.push((room, is_wanted)),
                     Output::Denied(denied) => self.denied.push(denied),
                     Output::Close(code) => {
                         assert_eq!(self.closed[client].replace(code), None);
@@ -1282,6 +1214,24 @@ mod tests {
     }
 
     #[test]
+    fn a_room_is_recorded_for_those_who_have_the_grant() {
+        let mut world = World::guarded(0);
+        let ada = world.open(Some(fixture::token("ada", joins("r"))));
+        world.join(ada);
+        world.news(ada);
+        world.say(ada, r#"{"type":"start-recording"}"#);
+        assert_eq!(world.error(ada), "unauthorized");
+        let mut video = joins("r");
+        video["roomRecord"] = json!(true);
+        let token = fixture::token("ada", video);
+        world.say(ada, &json!({"type": "token", "token": token}).to_string());
+        world.say(ada, r#"{"type":"start-recording"}"#);
+        world.say(ada, r#"{"type":"stop-recording"}"#);
+        let room = RoomId::parse("r").unwrap();
+        assert_eq!(world.recorded, [(room.clone(), true), (room, false)]);
+    }
+
+    #[test]
     fn a_hidden_participant_hears_and_is_not_heard_of() {
         let mut world = World::guarded(0);
         let ada = world.open(Some(fixture::token("ada", joins("r"))));
@@ -1589,7 +1539,9 @@ mod tests {
             match command {
                 Command::Join { peer, .. } => assert_eq!(there.insert(*peer, true), None),
                 Command::Leave { peer } => assert_eq!(there.insert(*peer, false), Some(true)),
-                Command::Silence { .. } => panic!("only the API silences tracks"),
+                Command::Silence { .. }
+                | Command::Record { .. }
+                | Command::RenewRecorded { .. } => panic!("a session does not ask for this"),
                 Command::Offer { peer, .. }
                 | Command::Permit { peer, .. }
                 | Command::Subscribe { peer, .. }

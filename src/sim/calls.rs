@@ -259,7 +259,9 @@ impl Shards {
                     let told = Handoff::Forgotten(address);
                     self.engines[other].handle_handoff(self.now, from, told);
                 }
-                Some(Output::Transmit(_) | Output::Run(_) | Output::Event(_)) => {}
+                Some(
+                    Output::Transmit(_) | Output::Run(_) | Output::Event(_) | Output::Copied(_),
+                ) => {}
                 #[cfg(debug_assertions)]
                 Some(Output::Keys(..)) => {}
             }

@@ -145,6 +145,7 @@ impl World {
                 }
                 Output::Learned(address) => self.tell_others(from, &Handoff::Learned(address)),
                 Output::Forgotten(address) => self.tell_others(from, &Handoff::Forgotten(address)),
+                Output::Copied(_) => panic!("nobody asked for copies"),
                 #[cfg(debug_assertions)]
                 Output::Keys(..) => {}
             }

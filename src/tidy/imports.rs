@@ -25,7 +25,7 @@ const ACTING: [&str; 6] = [
     "std::net::TcpListener",
 ];
 
-const RULES: [Rule; 15] = [
+const RULES: [Rule; 16] = [
     Rule {
         module: "id",
         own: &[],
@@ -44,7 +44,7 @@ const RULES: [Rule; 15] = [
     },
     Rule {
         module: "mailbox",
-        own: &["engine::command", "engine::stats", "id"],
+        own: &["engine::command", "engine::copies", "engine::stats", "id"],
         packages: &["crossbeam_channel", "tokio"],
     },
     Rule {
@@ -69,6 +69,7 @@ const RULES: [Rule; 15] = [
             "engine::stats",
             "id",
             "mailbox",
+            "record",
             "signal",
         ],
         packages: &[
@@ -98,6 +99,30 @@ const RULES: [Rule; 15] = [
         ],
     },
     Rule {
+        module: "record",
+        own: &[
+            "engine::codec",
+            "engine::command",
+            "engine::copies",
+            "id",
+            "mailbox",
+            "record",
+        ],
+        packages: &[
+            "aws_lc_rs",
+            "clap",
+            "crossbeam_channel",
+            "indicatif",
+            "object_store",
+            "schemars",
+            "serde",
+            "serde_json",
+            "tokio",
+            "tracing",
+            "utoipa",
+        ],
+    },
+    Rule {
         module: "metrics",
         own: &["engine::stats", "id", "mailbox", "metrics"],
         packages: &["tracing"],
@@ -109,20 +134,27 @@ const RULES: [Rule; 15] = [
     },
     Rule {
         module: "call_log",
-        own: &["signal", "call_log", "id"],
+        own: &["signal", "record", "call_log", "id"],
         packages: &["serde_json", "sqlx", "tokio", "tracing"],
     },
     Rule {
         module: "config",
         own: &[
-            "engine", "shard", "signal", "metrics", "webhook", "call_log", "id", "config",
+            "engine", "shard", "signal", "record", "metrics", "webhook", "call_log", "id", "config",
         ],
         packages: &["serde", "serde_yaml", "serde_json", "clap", "if_addrs"],
     },
     Rule {
         module: "main",
         own: &[""],
-        packages: &["corelay", "clap", "tokio", "tracing", "tracing_subscriber"],
+        packages: &[
+            "corelay",
+            "clap",
+            "indicatif",
+            "tokio",
+            "tracing",
+            "tracing_subscriber",
+        ],
     },
     Rule {
         module: "lib",
@@ -148,8 +180,9 @@ const RULES: [Rule; 15] = [
 ];
 
 /// Those that act: they open sockets and files, and start threads.
-const ACTORS: [&str; 10] = [
-    "shard", "signal", "webhook", "call_log", "metrics", "config", "main", "sim", "tidy", "bin",
+const ACTORS: [&str; 11] = [
+    "shard", "signal", "record", "webhook", "call_log", "metrics", "config", "main", "sim", "tidy",
+    "bin",
 ];
 
 pub(super) fn check(path: &str, source: &Source) -> Vec<(usize, String)> {

@@ -42,12 +42,21 @@ export class Server {
     });
   }
 
-  async stop() {
+  stop() {
+    return this.#end('SIGTERM');
+  }
+
+  /** Ends it in the middle of whatever it does. */
+  kill() {
+    return this.#end('SIGKILL');
+  }
+
+  async #end(signal) {
     const running = this.#process;
     this.#process = null;
     if (!running || running.exitCode !== null) return;
     const ended = new Promise((resolve) => running.once('exit', resolve));
-    running.kill('SIGTERM');
+    running.kill(signal);
     await ended;
   }
 

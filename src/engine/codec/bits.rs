@@ -2,18 +2,18 @@
 
 /// Reads bits.
 #[derive(Debug)]
-pub(super) struct Bits<'a> {
+pub(crate) struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Bits<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
     /// Up to 32 bits; `None` past the end.
-    pub(super) fn read(&mut self, count: u32) -> Option<u32> {
+    pub(crate) fn read(&mut self, count: u32) -> Option<u32> {
         let mut value = 0_u64;
         for _ in 0..count {
             let byte = self.bytes.get(self.at / 8)?;
@@ -23,8 +23,31 @@ impl<'a> Bits<'a> {
         Some(value as u32)
     }
 
-    pub(super) fn flag(&mut self) -> Option<bool> {
+    pub(crate) fn flag(&mut self) -> Option<bool> {
         self.read(1).map(|bit| bit == 1)
+    }
+
+    /// ue(v) of ITU-T H.264 §9.1, which AV1 calls uvlc(): an Exp-Golomb code below 2^32 - 1.
+    pub(crate) fn exp_golomb(&mut self) -> Option<u32> {
+        let mut zeros = 0;
+        while !self.flag()? {
+            zeros += 1;
+            if zeros == 32 {
+                return None;
+            }
+        }
+        let low = self.read(zeros)?;
+        Some((1_u32 << zeros) - 1 + low)
+    }
+
+    /// se(v) of ITU-T H.264 §9.1.1.
+    pub(crate) fn signed_exp_golomb(&mut self) -> Option<i64> {
+        let code = i64::from(self.exp_golomb()?);
+        Some(if code % 2 == 0 {
+            -(code / 2)
+        } else {
+            code / 2 + 1
+        })
     }
 
     /// ns(n) of the AV1 specification §4.10.7: a number below `n`, which is at least 1.

@@ -3,7 +3,7 @@
 //! Every function here takes any bytes, never panics, and looks at each byte at most once.
 
 pub mod av1;
-mod bits;
+pub(crate) mod bits;
 pub mod dependency;
 pub mod h264;
 pub mod vp8;

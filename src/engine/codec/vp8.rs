@@ -7,6 +7,8 @@ use super::Size;
 /// What the VP8 payload descriptor says. Valid for the payload it was parsed from.
 #[derive(Debug, Clone, Copy)]
 pub struct Vp8Descriptor {
+    /// How long the descriptor is.
+    pub head_bytes: u8,
     /// N: no other picture refers to this one.
     pub non_reference: bool,
     /// S: a VP8 partition begins with this payload.
@@ -90,6 +92,7 @@ impl Vp8Descriptor {
         let header = rest.first()?;
         let starts_keyframe = starts_partition && partition == 0 && header & 0x01 == 0;
         Some(Self {
+            head_bytes: (payload.len() - rest.len()) as u8,
             non_reference: required & 0x20 != 0,
             starts_partition,
             partition,

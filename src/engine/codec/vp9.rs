@@ -5,6 +5,8 @@ use super::{SPATIAL_LAYERS, Size, Sizes};
 /// What the VP9 payload descriptor says. Reference indices and pictures of a group are not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vp9Descriptor {
+    /// How long the descriptor is.
+    pub head_bytes: usize,
     /// I: counts pictures; 7 or 15 bits.
     pub picture_id: Option<u16>,
     /// P: the picture refers to an earlier one.
@@ -91,6 +93,7 @@ impl Vp9Descriptor {
             return None;
         }
         Some(Self {
+            head_bytes: payload.len() - rest.len(),
             sizes,
             picture_id,
             inter_predicted,

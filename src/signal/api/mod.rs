@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod events;
+pub mod recordings;
 pub mod refusal;
 pub mod rooms;
 pub mod server;
@@ -55,6 +56,10 @@ fn described() -> OpenApiRouter<Site> {
         .routes(routes!(rooms::participants))
         .routes(routes!(rooms::participant, rooms::kick))
         .routes(routes!(rooms::mute))
+        .routes(routes!(recordings::start))
+        .routes(routes!(recordings::stop))
+        .routes(routes!(recordings::list))
+        .routes(routes!(recordings::show))
         .routes(routes!(server::mint))
         .routes(routes!(server::figures))
         .routes(routes!(events::events))

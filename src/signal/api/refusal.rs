@@ -68,7 +68,10 @@ impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
         let status = match problem.code {
             Code::NoSuchRoom | Code::NoSuchParticipant | Code::NoSuchTrack => StatusCode::NOT_FOUND,
-            Code::RoomExists => StatusCode::CONFLICT,
+            Code::RoomExists
+            | Code::AlreadyRecording
+            | Code::NotRecording
+            | Code::RecordingDisabled => StatusCode::CONFLICT,
             Code::TooManyRoomsFromAddress => StatusCode::TOO_MANY_REQUESTS,
             Code::TooManyRooms | Code::ServerBusy => StatusCode::SERVICE_UNAVAILABLE,
             Code::Unauthorized => StatusCode::UNAUTHORIZED,

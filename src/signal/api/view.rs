@@ -7,6 +7,8 @@ use utoipa::ToSchema;
 
 use crate::engine::command::Kind;
 use crate::id::RoomId;
+use crate::record::manifest::Manifest;
+use crate::record::order::RecordingId;
 use crate::signal::Now;
 use crate::signal::directory::{Directory, Room};
 use crate::signal::message::Participant;
@@ -125,6 +127,37 @@ impl RoomStats {
             shard: directory.shard(id)?.index(),
         })
     }
+}
+
+/// That a room is recorded, or no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordingView {
+    /// What the recording is called.
+    pub recording_id: String,
+    /// Which room.
+    pub room_id: String,
+    /// Whether it goes on.
+    pub recording: bool,
+}
+
+impl RecordingView {
+    /// A recording as it is now.
+    #[must_use]
+    pub fn new(room: &RoomId, id: &RecordingId, recording: bool) -> Self {
+        Self {
+            recording_id: id.as_str().to_owned(),
+            room_id: room.to_string(),
+            recording,
+        }
+    }
+}
+
+/// All recordings that are known.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct RecordingList {
+    /// The newest first.
+    pub recordings: Vec<Manifest>,
 }
 
 /// What is to be muted, or no longer.

@@ -9,8 +9,9 @@ use tokio::sync::oneshot::Sender;
 use super::Hub;
 use crate::engine::command::Command;
 use crate::id::{PeerId, RoomId, TrackId};
+use crate::record::manifest::Manifest;
 use crate::signal::addresses::Network;
-use crate::signal::api::view::{RoomDetail, RoomList, RoomStats, RoomView};
+use crate::signal::api::view::{RecordingView, RoomDetail, RoomList, RoomStats, RoomView};
 use crate::signal::directory::{Member, MutedBy, NewRoom, NoEntry};
 use crate::signal::figures::{Figures, Signalling};
 use crate::signal::happening::Notice;
@@ -49,6 +50,10 @@ pub enum Question {
         bool,
         Sender<Result<Participant, Problem>>,
     ),
+    /// Record this room, or no longer.
+    Record(RoomId, bool, Sender<Result<RecordingView, Problem>>),
+    /// Which recordings are there, newest first?
+    Recordings(Sender<Vec<Manifest>>),
 }
 
 /// The answer to `GET /health`.
@@ -105,6 +110,10 @@ impl Hub {
             Question::Mute(id, peer, track, muted, reply) => {
                 drop(reply.send(self.mute(now, &id, peer, track, muted)));
             }
+            Question::Record(id, is_wanted, reply) => {
+                drop(reply.send(self.record(now, &id, is_wanted)));
+            }
+            Question::Recordings(reply) => self.recordings.list(reply),
         }
     }
 

@@ -50,6 +50,13 @@ impl Shards {
         }
     }
 
+    /// The way to a shard, for somebody else.
+    pub(super) fn sender(&self, shard: ShardId) -> CommandSender {
+        let shard = self.0.get(&shard);
+        let shard = shard.expect("the directory names known shards");
+        shard.commands.clone()
+    }
+
     pub(super) fn handle_snapshot(&mut self, id: ShardId, figures: Box<Snapshot>) {
         if let Some(shard) = self.0.get_mut(&id) {
             shard.figures = figures;

@@ -160,6 +160,8 @@ impl Session {
         let Some(stay) = &self.stay else {
             return Vec::new();
         };
+        let room = directory.room(stay.room());
+        let recording = room.and_then(|room| room.recording.as_ref());
         let members = directory.members(stay.room()).iter();
         let others = members.filter(|member| member.peer != self.peer && !member.is_hidden);
         vec![self.tell(ServerMessage::Joined {
@@ -168,6 +170,7 @@ impl Session {
             participants: others.map(Participant::from).collect(),
             resume_token: stay.resume_token().reveal().to_owned(),
             resumed,
+            recording_id: recording.map(|id| id.as_str().to_owned()),
             reference,
         })]
     }

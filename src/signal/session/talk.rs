@@ -61,6 +61,8 @@ impl Session {
     ) -> Result<Vec<Output>, Problem> {
         self.stay_in(None)?;
         match message {
+            ClientMessage::StartRecording => self.handle_record(true, reference),
+            ClientMessage::StopRecording => self.handle_record(false, reference),
             ClientMessage::Mute { track_id } => relay::mute(self.peer, &track_id, true, directory),
             ClientMessage::Unmute { track_id } => {
                 relay::mute(self.peer, &track_id, false, directory)
@@ -113,6 +115,18 @@ impl Session {
             }
             _ => unreachable!("handle_message takes the others"),
         }
+    }
+
+    fn handle_record(
+        &mut self,
+        is_wanted: bool,
+        reference: Option<Reference>,
+    ) -> Result<Vec<Output>, Problem> {
+        let room = self.stay_in(None)?.room().clone();
+        if let Some(access) = &self.access {
+            access.check_record(&room)?;
+        }
+        Ok(vec![Output::Record(room, is_wanted, reference)])
     }
 
     fn handle_offer(

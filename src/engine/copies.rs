@@ -1,0 +1,267 @@
+//! What a recorder gets: copies of the packets of recorded tracks, and their publishers' clocks.
+//!
+//! Of a track with several layers the largest that arrives is copied; which one that is changes at
+//! a keyframe only, so that what is written can be decoded. While a room is not recorded a packet
+//! costs one look at an `Option`.
+
+use std::sync::Arc;
+use std::time::{Instant, UNIX_EPOCH};
+
+use str0m::media::SenderFeedback;
+use str0m::rtp::RtpPacket;
+
+use super::arena::Key;
+use super::codec::{Codec, PayloadFacts};
+use super::command::{Kind, TrackInfo};
+use super::room::Room;
+use super::track::Track;
+use super::{Engine, Output};
+use crate::id::{RecordingNumber, RoomId, TrackId};
+
+/// What a recorder is told by an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copied {
+    /// A packet of a recorded track.
+    Packet(CopiedPacket),
+    /// A sender report of a recorded track.
+    Report(CopiedReport),
+    /// A recorded track is gone: nothing of it follows.
+    Ended {
+        /// Of which recording.
+        recording: RecordingNumber,
+        /// Which.
+        track: TrackId,
+    },
+}
+
+/// A packet of a recorded track.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedPacket {
+    /// For which recording.
+    pub recording: RecordingNumber,
+    /// Of which track.
+    pub track: TrackInfo,
+    /// Of which of its layers. Each has its own sequence numbers and timestamps.
+    pub layer: u8,
+    /// What the payload is.
+    pub codec: Codec,
+    /// When it arrived.
+    pub arrived: Instant,
+    /// Extended sequence number.
+    pub seq: u64,
+    /// RTP timestamp.
+    pub timestamp: u32,
+    /// RTP marker bit.
+    pub marker: bool,
+    /// The RTP payload; empty for padding.
+    pub payload: Arc<[u8]>,
+}
+
+/// Which RTP timestamp a layer has at which time of its publisher's clock (RFC 3550 §6.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopiedReport {
+    /// For which recording.
+    pub recording: RecordingNumber,
+    /// Of which track.
+    pub track: TrackId,
+    /// Of which of its layers.
+    pub layer: u8,
+    /// When it arrived.
+    pub arrived: Instant,
+    /// The publisher's clock, in microseconds since 1970 as it has it.
+    pub source_us: i64,
+    /// RTP timestamp.
+    pub timestamp: u32,
+}
+
+/// How a track is copied.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tap {
+    /// For whom.
+    recording: RecordingNumber,
+    /// The layer that is copied; `None` until its first keyframe.
+    live: Option<u8>,
+    /// The layer that a keyframe was asked of, so that it is asked once.
+    asked: Option<u8>,
+}
+
+impl Tap {
+    pub(super) fn new(recording: RecordingNumber) -> Self {
+        Self {
+            recording,
+            live: None,
+            asked: None,
+        }
+    }
+
+    /// Whether a packet of `layer` is copied, where `wanted` is the best one that arrives.
+    fn takes(&mut self, layer: u8, wanted: u8, starts_keyframe: bool) -> bool {
+        if self.live != Some(layer) && layer == wanted && starts_keyframe {
+            self.live = Some(layer);
+            self.asked = None;
+        }
+        self.live == Some(layer)
+    }
+
+    /// The layer that is to be asked for a keyframe, once.
+    fn ask(&mut self, wanted: u8) -> Option<u8> {
+        if self.live == Some(wanted) || self.asked == Some(wanted) {
+            return None;
+        }
+        self.asked = Some(wanted);
+        Some(wanted)
+    }
+}
+
+impl Track {
+    /// The copy of a packet, if the track is recorded and this layer is the one; and the layer
+    /// that is to be asked for a keyframe.
+    pub(super) fn copy(
+        &mut self,
+        layer: u8,
+        facts: &PayloadFacts,
+        packet: &RtpPacket,
+    ) -> (Option<CopiedPacket>, Option<u8>) {
+        let Some(mut tap) = self.tap else {
+            return (None, None);
+        };
+        let best = self.seen.live().next_back().unwrap_or(layer);
+        let is_taken = tap.takes(layer, best, facts.starts_keyframe);
+        let asked = tap.ask(best).filter(|_| self.info.kind == Kind::Video);
+        self.tap = Some(tap);
+        let codec = self
+            .format(packet.header.payload_type)
+            .and_then(|format| format.codec);
+        let (true, Some(codec)) = (is_taken, codec) else {
+            return (None, asked);
+        };
+        let copied = CopiedPacket {
+            recording: tap.recording,
+            track: self.info.clone(),
+            layer,
+            codec,
+            arrived: packet.timestamp,
+            seq: *packet.seq_no,
+            timestamp: packet.header.timestamp,
+            marker: packet.header.marker,
+            payload: Arc::clone(&packet.payload),
+        };
+        (Some(copied), asked)
+    }
+}
+
+impl Engine {
+    /// Starts or stops copying what is published in a room. A room that nobody is in is forgotten
+    /// with its last peer, so whoever asks for this asks again when somebody joins.
+    pub(super) fn record(
+        &mut self,
+        now: Instant,
+        room: &RoomId,
+        recording: Option<RecordingNumber>,
+    ) {
+        let Some(key) = self.room_names.get(room).copied() else {
+            return;
+        };
+        let Some(room) = self.rooms.get_mut(key) else {
+            return;
+        };
+        room.recording = recording;
+        self.sync_taps(now, key);
+    }
+
+    /// Copies what is published in a room if it is recorded, but not what is played to nobody.
+    pub(super) fn sync_taps(&mut self, now: Instant, room: Key<Room>) {
+        let Some(room) = self.rooms.get(room) else {
+            return;
+        };
+        let mut begun = Vec::new();
+        for key in &room.tracks {
+            let Some(track) = self.tracks.get_mut(*key) else {
+                continue;
+            };
+            let is_played = !room.silenced.contains(&track.info.id);
+            let wanted = room.recording.filter(|_| is_played);
+            if track.tap.map(|tap| tap.recording) != wanted {
+                track.tap = wanted.map(Tap::new);
+                begun.extend(wanted.map(|_| *key));
+            }
+        }
+        for key in begun {
+            let track = self.tracks.get(key);
+            let best = track.and_then(|track| track.seen.live().next_back());
+            self.want_keyframe(now, key, best.unwrap_or(0));
+        }
+    }
+
+    /// A recorder lost what it needs to go on: the layer that it gets is asked for a keyframe.
+    pub(super) fn renew_recorded(&mut self, now: Instant, id: TrackId) {
+        let of_peer = self.peer_names.get(&id.peer);
+        let lines = of_peer.and_then(|key| self.peers.get(*key));
+        let tracks = lines.into_iter().flat_map(|peer| &peer.lines);
+        let mut tracks = tracks.filter_map(|line| line.track);
+        let is_it = |track: &Track| track.info.id == id;
+        let Some(key) = tracks.find(|key| self.tracks.get(*key).is_some_and(is_it)) else {
+            return;
+        };
+        let live = self.tracks.get(key).and_then(|track| track.tap?.live);
+        if let Some(layer) = live {
+            self.want_keyframe(now, key, layer);
+        }
+    }
+
+    /// Copies a sender report.
+    pub(super) fn copy_report(&mut self, key: Key<Track>, report: &SenderFeedback) {
+        let Some(track) = self.tracks.get(key) else {
+            return;
+        };
+        let Some(tap) = track.tap else {
+            return;
+        };
+        let mut layers = track.layers.iter().zip(0_u8..);
+        let layer = layers.find(|(layer, _)| layer.rid == report.rid);
+        let told = report.sender_info.ntp_time.duration_since(UNIX_EPOCH);
+        let (Some((_, layer)), Ok(told)) = (layer, told) else {
+            return;
+        };
+        self.outbox
+            .push_back(Output::Copied(Copied::Report(CopiedReport {
+                recording: tap.recording,
+                track: track.info.id,
+                layer,
+                arrived: report.received_at,
+                source_us: told.as_micros() as i64,
+                timestamp: report.sender_info.rtp_time.numer() as u32,
+            })));
+    }
+
+    /// Tells the recorder that nothing more of a track comes.
+    pub(super) fn copy_end(&mut self, track: &Track) {
+        if let Some(Tap { recording, .. }) = track.tap {
+            let track = track.info.id;
+            let ended = Copied::Ended { recording, track };
+            self.outbox.push_back(Output::Copied(ended));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_layer_is_taken_from_its_keyframe_on() {
+        let mut tap = Tap::new(RecordingNumber::new(1));
+        assert!(!tap.takes(0, 0, false), "nothing can be decoded yet");
+        assert_eq!((tap.ask(0), tap.ask(0)), (Some(0), None));
+        assert!(tap.takes(0, 0, true));
+        assert!(
+            tap.takes(0, 1, false),
+            "until the better one can be decoded"
+        );
+        assert!(!tap.takes(1, 1, false));
+        assert_eq!(tap.ask(1), Some(1));
+        assert!(tap.takes(1, 1, true));
+        assert!(!tap.takes(0, 1, true));
+        assert_eq!(tap.ask(1), None);
+    }
+}

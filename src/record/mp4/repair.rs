@@ -1,0 +1,144 @@
+//! Finishes a file whose process was killed: cuts off what is not whole, adds the index.
+
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+use super::{COUNT_AT, ENTRY_BYTES, Entry, IS_SYNC, MOOF_HEAD_BYTES, TIME_AT, close};
+use crate::record::webm::Truncate;
+
+/// Bytes of a `moof` that are read. A longer one is no file of ours.
+const MAX_MOOF_BYTES: u64 = 1 << 20;
+
+/// Cuts a file of ours where it is no longer whole, and finishes it. A finished one stays as it
+/// is. Returns how long it lasts, in milliseconds.
+///
+/// # Errors
+///
+/// What the file system says, or [`io::ErrorKind::InvalidData`] when it is no file of ours.
+pub fn repair<F: Read + Write + Seek + Truncate>(file: &mut F) -> io::Result<u64> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut at = 0;
+    for wanted in [b"ftyp", b"moov"] {
+        let (kind, bytes) = head(file, at, length)?.ok_or_else(invalid)?;
+        if kind != *wanted {
+            return Err(invalid());
+        }
+        at += bytes;
+    }
+    let duration_at = at - 8;
+    let mut index = Vec::new();
+    let mut end_ms = 0;
+    while let Some((kind, bytes)) = head(file, at, length)? {
+        if kind != *b"moof" || bytes > MAX_MOOF_BYTES {
+            break;
+        }
+        let Some((data, data_bytes)) = head(file, at + bytes, length)? else {
+            break;
+        };
+        if data != *b"mdat" {
+            break;
+        }
+        let moof = read(file, at, bytes as usize)?;
+        let (ms, is_keyframe, end) = times(&moof).ok_or_else(invalid)?;
+        if is_keyframe {
+            index.push(Entry { ms, at });
+        }
+        end_ms = end;
+        at += bytes + data_bytes;
+    }
+    file.truncate(at)?;
+    close(file, duration_at, at, &index, end_ms)?;
+    Ok(end_ms)
+}
+
+fn invalid() -> io::Error {
+    let text = "this is no file that corelay has begun";
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+fn read<F: Read + Seek>(file: &mut F, at: u64, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut read = vec![0; bytes];
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(&mut read)?;
+    Ok(read)
+}
+
+/// Kind and bytes of the box at `at`; `None` when it is not whole.
+fn head<F: Read + Seek>(file: &mut F, at: u64, length: u64) -> io::Result<Option<([u8; 4], u64)>> {
+    if at + 8 > length {
+        return Ok(None);
+    }
+    let bytes = read(file, at, 8)?;
+    let size = u64::from(word(&bytes, 0).unwrap_or(0));
+    let kind = [bytes[4], bytes[5], bytes[6], bytes[7]];
+    Ok((size >= 8 && at + size <= length).then_some((kind, size)))
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at + 4)?;
+    Some(
+        bytes
+            .iter()
+            .fold(0, |word, byte| word << 8 | u32::from(*byte)),
+    )
+}
+
+/// When a fragment begins, whether with a keyframe, and when it ends.
+fn times(moof: &[u8]) -> Option<(u64, bool, u64)> {
+    let high = u64::from(word(moof, TIME_AT)?);
+    let ms = high << 32 | u64::from(word(moof, TIME_AT + 4)?);
+    let count = word(moof, COUNT_AT)? as usize;
+    if moof.len() != MOOF_HEAD_BYTES + count.checked_mul(ENTRY_BYTES)? {
+        return None;
+    }
+    let entries = moof.get(MOOF_HEAD_BYTES..)?.chunks_exact(ENTRY_BYTES);
+    let lasts: u64 = entries.map(|e| u64::from(word(e, 0).unwrap_or(0))).sum();
+    let is_keyframe = word(moof, MOOF_HEAD_BYTES + 8)? == IS_SYNC;
+    Some((ms, is_keyframe, ms.checked_add(lasts)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use proptest::prelude::*;
+
+    use super::super::tests::{boxes, five_seconds};
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_cut_anywhere_is_finished_again() {
+        let whole = five_seconds().finish(5000).unwrap().into_inner();
+        let first = boxes(&whole)[2].1;
+        for length in (first..whole.len()).step_by(97) {
+            let mut file = Cursor::new(whole[..length].to_vec());
+            let ms = repair(&mut file).unwrap();
+            let file = file.into_inner();
+            let is_fragment = |kind: &[u8; 4]| kind == b"moof";
+            let fragments = boxes(&file).iter().filter(|(k, ..)| is_fragment(k)).count();
+            assert_eq!(ms, fragments as u64 * 1000, "cut at {length}");
+            assert_eq!(boxes(&file).last().unwrap().0, *b"mfra");
+        }
+    }
+
+    #[test]
+    fn a_finished_file_stays_as_it_is() {
+        let whole = five_seconds().finish(5000).unwrap().into_inner();
+        let mut file = Cursor::new(whole.clone());
+        assert_eq!(repair(&mut file).unwrap(), 5000);
+        assert_eq!(file.into_inner(), whole);
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_refused_or_repaired(
+            at in 0..900_usize,
+            bytes in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let mut file = five_seconds().finish(5000).unwrap().into_inner();
+            for (old, new) in file[at..].iter_mut().zip(bytes) {
+                *old = new;
+            }
+            let _ = repair(&mut Cursor::new(file));
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Brings finished recordings to an object store: S3, Google Cloud Storage or Azure.
+//!
+//! Long files go up in parts, and which parts are there is kept in a file beside them, so that a
+//! server that was restarted goes on where it was. What has arrived is read back and compared
+//! before anything local is deleted.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path as Key;
+use object_store::{ObjectStore, ObjectStoreExt as _, RetryConfig};
+use serde::{Deserialize, Serialize};
+
+use super::manifest::{FILE_NAME, Manifest};
+use super::recorder::is_file_name;
+
+/// Bytes of one part. S3 wants 5 MiB at least, and takes 10,000 parts: files up to 78 GiB.
+pub const PART_BYTES: u64 = 8 << 20;
+
+/// Waits between two tries: the first, and the longest. Each is twice the one before.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Where the state of an upload is kept, in the recording's directory.
+const STATE_FILE: &str = "upload.json";
+
+/// An S3 bucket.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct S3 {
+    /// Its name.
+    pub bucket: String,
+    /// Its region.
+    pub region: String,
+    /// Where the service is, when it is not Amazon's. `http://` is allowed.
+    pub endpoint: Option<String>,
+    /// Who uploads, and the secret of that; from the environment (`AWS_ACCESS_KEY_ID`, ..) or the
+    /// machine's role when left out.
+    pub key: Option<(String, String)>,
+}
+
+/// Where recordings go.
+#[derive(Debug, Clone)]
+pub struct Target {
+    store: Arc<dyn ObjectStore>,
+    parts: Arc<dyn Parts>,
+    /// What it is called in a manifest.
+    name: String,
+}
+
+/// A store that takes parts, and can be told in a log.
+trait Parts: MultipartStore + std::fmt::Debug {}
+
+impl<T: MultipartStore + std::fmt::Debug> Parts for T {}
+
+/// Why an upload has not been done yet.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The store refused, or was not reached.
+    #[error("the object store: {0}")]
+    Store(#[from] object_store::Error),
+    /// A local file could not be read.
+    #[error("a local file: {0}")]
+    File(#[from] io::Error),
+    /// What is in the store is not what was sent.
+    #[error("{0} arrived damaged")]
+    Damaged(String),
+}
+
+/// How far a recording is uploaded.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct State {
+    /// Files that are in the store, whole and compared.
+    done: Vec<String>,
+    /// Files that are on their way.
+    open: BTreeMap<String, OpenUpload>,
+}
+
+/// A file of which some parts are in the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct OpenUpload {
+    id: String,
+    parts: Vec<String>,
+}
+
+impl Target {
+    /// An S3 bucket.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be used of the options.
+    pub fn s3(options: &S3) -> Result<Self, UploadError> {
+        let mut builder = AmazonS3Builder::from_env()
+            .with_bucket_name(&options.bucket)
+            .with_region(&options.region)
+            .with_retry(no_retries());
+        if let Some(endpoint) = &options.endpoint {
+            builder = builder.with_endpoint(endpoint).with_allow_http(true);
+        }
+        if let Some((id, secret)) = &options.key {
+            builder = builder
+                .with_access_key_id(id)
+                .with_secret_access_key(secret);
+        }
+        let name = format!("s3://{}", options.bucket);
+        Ok(Self::new(Arc::new(builder.build()?), name))
+    }
+
+    /// A bucket of Google Cloud Storage; credentials are those of the environment.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be used of the options.
+    pub fn gcs(bucket: &str) -> Result<Self, UploadError> {
+        let builder = GoogleCloudStorageBuilder::from_env();
+        let builder = builder.with_bucket_name(bucket).with_retry(no_retries());
+        Ok(Self::new(
+            Arc::new(builder.build()?),
+            format!("gs://{bucket}"),
+        ))
+    }
+
+    /// A container of Azure's; account and credentials are those of the environment.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be used of the options.
+    pub fn azure(container: &str) -> Result<Self, UploadError> {
+        let builder = MicrosoftAzureBuilder::from_env();
+        let builder = builder.with_container_name(container);
+        let store = builder.with_retry(no_retries()).build()?;
+        Ok(Self::new(Arc::new(store), format!("az://{container}")))
+    }
+
+    fn new<T: ObjectStore + MultipartStore + std::fmt::Debug>(store: Arc<T>, name: String) -> Self {
+        Self {
+            store: Arc::clone(&store) as Arc<dyn ObjectStore>,
+            parts: store,
+            name,
+        }
+    }
+
+    /// Uploads a recording, and tries again until it is done: first what it consists of, last the
+    /// manifest. Then the local media are deleted, unless they are kept.
+    pub async fn upload(&self, directory: &Path, keeps_local: bool) -> Manifest {
+        let mut wait = FIRST_WAIT;
+        loop {
+            match self.try_upload(directory, keeps_local).await {
+                Ok(manifest) => return manifest,
+                Err(error) => {
+                    let directory = directory.display();
+                    let seconds = wait.as_secs();
+                    tracing::warn!(%directory, %error, seconds, "not uploaded yet; tried again");
+                }
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// Uploads what is not in the store yet.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that goes wrong. What was done up to it is kept.
+    pub async fn try_upload(
+        &self,
+        directory: &Path,
+        keeps_local: bool,
+    ) -> Result<Manifest, UploadError> {
+        let mut manifest = Manifest::load(directory)?;
+        let mut state = State::load(directory);
+        let base = manifest.directory.clone();
+        let files = manifest.tracks.iter().flat_map(|track| &track.files);
+        let mut names: Vec<String> = files.map(|file| file.name.clone()).collect();
+        names.extend(manifest.composed.clone());
+        names.retain(|name| is_file_name(name) && directory.join(name).is_file());
+        for name in &names {
+            if !state.done.contains(name) {
+                let key = Key::from(format!("{base}/{name}"));
+                self.send(&directory.join(name), &key, directory, &mut state)
+                    .await?;
+            }
+        }
+        manifest.uploaded_to = Some(format!("{}/{base}", self.name));
+        let key = Key::from(format!("{base}/{FILE_NAME}"));
+        let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from)?;
+        self.store.put(&key, text.into()).await?;
+        manifest.save(directory)?;
+        if !keeps_local {
+            for name in &names {
+                fs::remove_file(directory.join(name))?;
+            }
+        }
+        let _ = fs::remove_file(directory.join(STATE_FILE));
+        Ok(manifest)
+    }
+
+    /// Sends one file, and compares it.
+    async fn send(
+        &self,
+        path: &Path,
+        key: &Key,
+        directory: &Path,
+        state: &mut State,
+    ) -> Result<(), UploadError> {
+        let name = path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        let mut file = fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        if length <= PART_BYTES {
+            let bytes = read_part(&mut file, 0, length)?;
+            self.store.put(key, bytes.into()).await?;
+        } else {
+            self.send_parts(&mut file, length, (key, &name), directory, state)
+                .await?;
+        }
+        if self.sum(key).await?.as_ref() != local_sum(&mut file)?.as_ref() {
+            state.open.remove(&name);
+            state.save(directory)?;
+            return Err(UploadError::Damaged(name));
+        }
+        state.open.remove(&name);
+        state.done.push(name);
+        state.save(directory)?;
+        Ok(())
+    }
+
+    async fn send_parts(
+        &self,
+        file: &mut fs::File,
+        length: u64,
+        (key, name): (&Key, &str),
+        directory: &Path,
+        state: &mut State,
+    ) -> Result<(), UploadError> {
+        let mut open = match state.open.get(name) {
+            Some(open) => open.clone(),
+            None => OpenUpload {
+                id: self.parts.create_multipart(key).await?,
+                parts: Vec::new(),
+            },
+        };
+        let count = length.div_ceil(PART_BYTES) as usize;
+        while open.parts.len() < count {
+            let index = open.parts.len();
+            let at = index as u64 * PART_BYTES;
+            let bytes = read_part(file, at, PART_BYTES.min(length - at))?;
+            let sent = self
+                .parts
+                .put_part(key, &open.id, index, bytes.into())
+                .await;
+            match sent {
+                Ok(part) => open.parts.push(part.content_id),
+                Err(error) => {
+                    // A store that has forgotten the upload is sent all of it again.
+                    if matches!(error, object_store::Error::NotFound { .. }) {
+                        state.open.remove(name);
+                        state.save(directory)?;
+                    }
+                    return Err(error.into());
+                }
+            }
+            state.open.insert(name.to_owned(), open.clone());
+            state.save(directory)?;
+        }
+        let parts = open.parts.iter().cloned();
+        let parts = parts.map(|content_id| PartId { content_id }).collect();
+        let completed = self.parts.complete_multipart(key, &open.id, parts).await;
+        if completed.is_err() {
+            // It may have been completed without our hearing of it: then what is there is right.
+            state.open.remove(name);
+            state.save(directory)?;
+        }
+        completed?;
+        Ok(())
+    }
+
+    /// SHA-256 of what is in the store.
+    async fn sum(&self, key: &Key) -> Result<digest::Digest, UploadError> {
+        let length = self.store.head(key).await?.size;
+        let mut sum = digest::Context::new(&digest::SHA256);
+        let mut at = 0;
+        while at < length {
+            let end = length.min(at + PART_BYTES);
+            sum.update(&self.store.get_range(key, at..end).await?);
+            at = end;
+        }
+        Ok(sum.finish())
+    }
+}
+
+impl State {
+    /// What is known of an earlier try; nothing where there was none.
+    fn load(directory: &Path) -> Self {
+        let text = fs::read(directory.join(STATE_FILE)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    fn save(&self, directory: &Path) -> io::Result<()> {
+        let beside: PathBuf = directory.join(".upload.json.new");
+        fs::write(&beside, serde_json::to_vec(self)?)?;
+        fs::rename(&beside, directory.join(STATE_FILE))
+    }
+}
+
+/// Tries are counted here, and logged.
+fn no_retries() -> RetryConfig {
+    RetryConfig {
+        max_retries: 0,
+        ..RetryConfig::default()
+    }
+}
+
+fn read_part(file: &mut fs::File, at: u64, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut part = vec![0; bytes as usize];
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(&mut part)?;
+    Ok(part)
+}
+
+fn local_sum(file: &mut fs::File) -> io::Result<digest::Digest> {
+    let mut sum = digest::Context::new(&digest::SHA256);
+    let mut buffer = vec![0; 1 << 16];
+    file.seek(SeekFrom::Start(0))?;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(sum.finish()),
+            bytes => sum.update(&buffer[..bytes]),
+        }
+    }
+}
