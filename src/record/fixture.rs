@@ -1,5 +1,7 @@
 //! What tests of several files are made of.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::depacketise::Setup;
@@ -66,4 +68,22 @@ pub(super) fn children(file: &[u8]) -> Vec<(Id, usize, usize)> {
         at += size;
     }
     found
+}
+
+/// A directory of this test's own, gone when the test is.
+pub(super) struct Directory(pub(super) PathBuf);
+
+impl Directory {
+    pub(super) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("corelay-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }

@@ -1,12 +1,11 @@
 //! Whole recordings from made-up packets, on the real file system.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::after;
 use super::container::Format;
-use super::fixture::{children, start};
+use super::fixture::{Directory, children, start};
 use super::manifest::{EndReason, GapReason, Manifest, State};
 use super::order::{Notice, Order, RecordingId};
 use super::recorder::Recorder;
@@ -19,24 +18,6 @@ use crate::id::{PeerId, RecordingNumber, RoomId, ShardId, TrackId};
 use crate::mailbox::{self, Waker};
 
 const MS: Duration = Duration::from_millis(1);
-
-/// A directory of this test's own, gone when the test is.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("corelay-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn options(directory: &Directory) -> Options {
     Options {

@@ -25,6 +25,10 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// parameters begins one.
 const MAX_FILES: usize = 10_000;
 
+/// How far pictures are apart at least, and how far one is moved for that at most.
+const MIN_APART_MS: u64 = 17;
+const MAX_MOVED_MS: u64 = 34;
+
 /// A track that is being recorded.
 #[derive(Debug)]
 pub(super) struct Recorded {
@@ -232,7 +236,7 @@ impl Recorded {
         let ms = if is_first {
             0
         } else {
-            ms.max(file.last_ms + 1)
+            spaced(ms, file.last_ms, codec)
         };
         let step_us = (ms - file.last_ms) * 1000;
         file.last_us = match codec {
@@ -362,5 +366,32 @@ impl Recorded {
 
     fn recording_ms(&self, us: i64) -> i64 {
         (us + self.timeline.offset_us()).div_euclid(1000)
+    }
+}
+
+/// A frame's time, later than that of the one before. Pictures that come in a burst are spread
+/// out: programs that take 60 pictures a second for the most would lose some of them otherwise.
+fn spaced(ms: u64, before_ms: u64, codec: Codec) -> u64 {
+    let apart = before_ms + MIN_APART_MS;
+    if codec != Codec::Opus && ms < apart && apart - ms <= MAX_MOVED_MS {
+        return apart;
+    }
+    ms.max(before_ms + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_of_a_burst_are_spread_out_but_not_far_from_their_time() {
+        let mut before = 0;
+        let burst = [1, 2, 33, 66, 67, 68, 69, 70].map(|ms| {
+            before = spaced(ms, before, Codec::Vp8);
+            before
+        });
+        assert_eq!(burst, [17, 34, 51, 68, 85, 102, 103, 104]);
+        assert_eq!(spaced(3, 1, Codec::Opus), 3);
+        assert_eq!(spaced(1, 1, Codec::Opus), 2);
     }
 }

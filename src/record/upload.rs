@@ -338,3 +338,181 @@ fn local_sum(file: &mut fs::File) -> io::Result<digest::Digest> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use hyper_util::rt::TokioIo;
+    use s3s::auth::SimpleAuth;
+    use s3s::service::S3ServiceBuilder;
+    use s3s_fs::FileSystem;
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::record::fixture::Directory;
+    use crate::record::manifest::{RecordedFile, RecordedTrack, State as RecordingState};
+
+    const BUCKET: &str = "recordings";
+
+    /// An S3 server that checks signatures.
+    fn serve(listener: TcpListener, root: &Path) -> JoinHandle<()> {
+        let mut service = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
+        service.set_auth(SimpleAuth::from_single("ada", "lovelace"));
+        let service = service.build();
+        tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(socket), service.clone());
+                tokio::spawn(connection);
+            }
+        })
+    }
+
+    fn target(address: SocketAddr, secret: &str) -> Target {
+        Target::s3(&S3 {
+            bucket: BUCKET.to_owned(),
+            region: "us-east-1".to_owned(),
+            endpoint: Some(format!("http://{address}")),
+            key: Some(("ada".to_owned(), secret.to_owned())),
+        })
+        .unwrap()
+    }
+
+    /// A finished recording with a short file and one of three parts.
+    fn recording(directory: &Path) -> [Vec<u8>; 2] {
+        let short = b"short".to_vec();
+        let long: Vec<u8> = (0..PART_BYTES * 5 / 2).map(|n| (n % 251) as u8).collect();
+        let files = [("short.webm", &short), ("long.webm", &long)].map(|(name, bytes)| {
+            fs::write(directory.join(name), bytes).unwrap();
+            RecordedFile {
+                name: name.to_owned(),
+                codec: "opus".to_owned(),
+                offset_ms: 0,
+                duration_ms: 1,
+                frames: 1,
+                bytes: bytes.len() as u64,
+                width: 0,
+                height: 0,
+            }
+        });
+        let track = RecordedTrack {
+            track_id: "t".to_owned(),
+            participant_id: "p".to_owned(),
+            kind: "audio".to_owned(),
+            source: "microphone".to_owned(),
+            files: files.into(),
+            gaps: Vec::new(),
+            gap_count: 0,
+        };
+        let manifest = Manifest {
+            id: "rec_0".to_owned(),
+            room: "daily".to_owned(),
+            state: RecordingState::Finished,
+            started_at: 0,
+            ended_at: Some(1),
+            end_reason: None,
+            directory: "daily/one".to_owned(),
+            participants: Vec::new(),
+            tracks: vec![track],
+            composed: None,
+            uploaded_to: None,
+        };
+        manifest.save(directory).unwrap();
+        [short, long]
+    }
+
+    /// What a test works with: a local recording, and the directory of the store.
+    fn places(name: &str) -> (Directory, Directory) {
+        let store = Directory::new(&format!("{name}-store"));
+        fs::create_dir(store.0.join(BUCKET)).unwrap();
+        (Directory::new(&format!("{name}-local")), store)
+    }
+
+    fn assert_arrived(store: &Directory, media: &[Vec<u8>; 2]) {
+        let there = store.0.join(BUCKET).join("daily/one");
+        for (name, bytes) in ["short.webm", "long.webm"].iter().zip(media) {
+            assert!(fs::read(there.join(name)).unwrap() == *bytes, "{name}");
+        }
+        assert!(there.join(FILE_NAME).is_file());
+    }
+
+    #[tokio::test]
+    async fn a_recording_arrives_whole_and_only_then_leaves_the_disk() {
+        let (local, store) = places("whole");
+        let media = recording(&local.0);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = target(listener.local_addr().unwrap(), "lovelace");
+        let _server = serve(listener, &store.0);
+        let manifest = target.try_upload(&local.0, false).await.unwrap();
+        assert_eq!(
+            manifest.uploaded_to.as_deref(),
+            Some("s3://recordings/daily/one")
+        );
+        assert_arrived(&store, &media);
+        assert!(!local.0.join("long.webm").exists());
+        assert_eq!(Manifest::load(&local.0).unwrap(), manifest);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_refuses_leaves_everything_where_it_is() {
+        let (local, store) = places("refused");
+        recording(&local.0);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = target(listener.local_addr().unwrap(), "byron");
+        let _server = serve(listener, &store.0);
+        let refused = target.try_upload(&local.0, false).await;
+        assert!(matches!(refused, Err(UploadError::Store(_))), "{refused:?}");
+        assert!(local.0.join("short.webm").exists() && local.0.join("long.webm").exists());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_tried_again_until_it_is_back() {
+        let (local, store) = places("away");
+        let media = recording(&local.0);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let target = target(address, "lovelace");
+        assert!(target.try_upload(&local.0, true).await.is_err());
+        let path = local.0.clone();
+        let uploading = tokio::spawn(async move { target.upload(&path, true).await });
+        let _server = serve(TcpListener::bind(address).await.unwrap(), &store.0);
+        uploading.await.unwrap();
+        assert_arrived(&store, &media);
+        assert!(local.0.join("long.webm").exists(), "it is kept");
+    }
+
+    #[tokio::test]
+    async fn an_upload_goes_on_with_the_part_where_it_was() {
+        let (local, store) = places("resumed");
+        let media = recording(&local.0);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = target(listener.local_addr().unwrap(), "lovelace");
+        let _server = serve(listener, &store.0);
+        let key = Key::from("daily/one/long.webm");
+        let begin = async |first: Vec<u8>| {
+            let id = target.parts.create_multipart(&key).await.unwrap();
+            let part = target.parts.put_part(&key, &id, 0, first.into()).await;
+            let mut state = State::default();
+            let parts = vec![part.unwrap().content_id];
+            state
+                .open
+                .insert("long.webm".to_owned(), OpenUpload { id, parts });
+            state.save(&local.0).unwrap();
+        };
+        // What another process has sent is not sent again: were it wrong, that would be found.
+        begin(vec![7; PART_BYTES as usize]).await;
+        let damaged = target.try_upload(&local.0, false).await;
+        assert!(
+            matches!(damaged, Err(UploadError::Damaged(_))),
+            "{damaged:?}"
+        );
+        assert!(local.0.join("long.webm").exists());
+        begin(media[1][..PART_BYTES as usize].to_vec()).await;
+        target.try_upload(&local.0, false).await.unwrap();
+        assert_arrived(&store, &media);
+    }
+}

@@ -22,6 +22,10 @@ pub const CLUSTER_MS: u64 = 1000;
 /// Time between two entries of the index, in milliseconds.
 const CUE_MS: u64 = 2000;
 
+/// Nanoseconds of one frame at the highest frame rate. Frames come as irregularly as cameras send
+/// them; a program that counts time in frames must not guess longer ones from the first few.
+const FRAME_NS: u64 = 16_666_667;
+
 /// Bytes of one cluster. Beyond it the next one begins.
 const CLUSTER_BYTES: usize = 4 << 20;
 
@@ -319,6 +323,7 @@ fn append_track(track: &mut Vec<u8>, codec: Codec, setup: Option<&Setup>) {
     if !setup.private.is_empty() {
         append_bytes(track, 0x63A2, &setup.private);
     }
+    append_uint(track, 0x23_E383, FRAME_NS);
     append_master(track, 0xE0, |video| {
         append_uint(video, 0xB0, u64::from(setup.size.width));
         append_uint(video, 0xBA, u64::from(setup.size.height));
