@@ -135,6 +135,7 @@ impl Config {
         let checked = self
             .access()
             .map(drop)
+            .and_then(|()| self.proxies().map(drop))
             .and_then(|()| self.webhook_options().map(drop))
             .and_then(|()| self.call_log_options(None).map(drop));
         checked.map_err(|Problem { key, what, .. }| webrtc.problem(&key, what))
@@ -212,6 +213,7 @@ mod tests {
             "webrtc.ice_servers",
             "security.token_keys",
             "server.allowed_origins",
+            "server.trusted_proxies",
             "webhooks.urls",
             "video.codecs",
             "video.simulcast",

@@ -19,6 +19,7 @@ use crate::record::upload::{S3, Target};
 use crate::shard::{DriverChoice, SteeringChoice, TcpChoice};
 use crate::signal::directory::RoomOptions;
 use crate::signal::ice_servers::{IceServers, Turn};
+use crate::signal::proxies::Proxies;
 use crate::signal::{addresses, limits};
 use crate::{call_log, engine, record, shard, signal, webhook};
 
@@ -95,6 +96,7 @@ impl Config {
             access: self.access()?,
             tls: self.tls(),
             allowed_origins: origins.map(str::to_owned).collect(),
+            proxies: self.proxies()?,
             listen: self.http(),
             ice_servers: IceServers {
                 fixed: ice_servers.collect(),
@@ -250,6 +252,17 @@ impl Config {
             audio_bps: self.file.recording.audio_bitrate.value(),
             is_nice: false,
         }
+    }
+
+    /// Who may say where requests come from.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] names the key that cannot be used.
+    pub(super) fn proxies(&self) -> Result<Proxies, Problem> {
+        let listed = self.file.server.trusted_proxies.iter();
+        Proxies::parse(listed.map(String::as_str))
+            .map_err(|what| problem("server.trusted_proxies", what))
     }
 
     fn turn(&self) -> Option<Turn> {

@@ -49,6 +49,8 @@ pub struct Server {
     pub port: Whole<0, 65_535>,
     /// Pages of which origins may use them.
     pub allowed_origins: Vec<Origin>,
+    /// Who may say where requests come from.
+    pub trusted_proxies: Vec<String>,
     /// HTTPS instead of HTTP.
     pub tls: Tls,
 }
@@ -375,6 +377,7 @@ impl Default for Server {
             host: Host(std::net::Ipv4Addr::UNSPECIFIED.into()),
             port: const { Whole::new(8080) },
             allowed_origins: vec![Origin::any()],
+            trusted_proxies: Vec::new(),
             tls: Tls::default(),
         }
     }

@@ -157,6 +157,23 @@ impl Addresses {
         self.lessen(from, |held| &mut held.sockets);
     }
 
+    /// Counts a socket that is a participant from its first moment on.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`]; then it is not counted.
+    pub fn admit(&mut self, now: Instant, from: Network) -> Result<(), TooMany> {
+        self.add_socket(now, from)?;
+        self.add_participant(now, from)
+            .inspect_err(|_| self.remove_socket(from))
+    }
+
+    /// Such a socket is closed.
+    pub fn release(&mut self, from: Network) {
+        self.remove_participant(from);
+        self.remove_socket(from);
+    }
+
     /// Forgets those that hold nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.held.retain(|_, held| {

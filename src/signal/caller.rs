@@ -9,38 +9,34 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri, header};
 
 use crate::signal::access;
+use crate::signal::proxies::Proxies;
 use crate::signal::session::Visitor;
 
 /// What the listener writes on each request: the address at the other end of its connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Remote(pub IpAddr);
 
-/// Where tokens may be.
+/// Where to look for what a request says of its sender.
 #[derive(Debug, Clone)]
-pub struct TokenPlaces {
-    access: Arc<access::Options>,
-}
-
-impl TokenPlaces {
-    /// Those that the options name.
-    #[must_use]
-    pub fn new(access: Arc<access::Options>) -> Self {
-        Self { access }
-    }
+pub struct Places {
+    /// Names the headers of tokens.
+    pub access: Arc<access::Options>,
+    /// Who is believed about addresses.
+    pub proxies: Arc<Proxies>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Visitor
 where
-    TokenPlaces: axum::extract::FromRef<S>,
+    Places: axum::extract::FromRef<S>,
 {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
-        let places = <TokenPlaces as axum::extract::FromRef<S>>::from_ref(state);
+        let places = <Places as axum::extract::FromRef<S>>::from_ref(state);
         let remote = parts.extensions.get::<Remote>();
         let address = remote.map_or(IpAddr::from([0, 0, 0, 0]), |remote| remote.0);
         Ok(Self {
-            network: address.into(),
+            network: places.proxies.client(address, &parts.headers).into(),
             token: token(&parts.headers, &parts.uri, &places.access.token_header),
         })
     }

@@ -13,11 +13,12 @@ use tokio::sync::Semaphore;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::signal::api::refusal::Refused;
-use crate::signal::caller::TokenPlaces;
+use crate::signal::caller::Places;
 use crate::signal::calls::Asker;
 use crate::signal::hub::{Handle, Input, Stopping};
 use crate::signal::origin::Origins;
 use crate::signal::problem::Code;
+use crate::signal::proxies::Proxies;
 use crate::signal::session::Visitor;
 use crate::signal::{Options, access, api, limits, page, tls, websocket};
 
@@ -28,6 +29,8 @@ pub struct Site {
     pub hub: Handle,
     /// Who gets in.
     pub access: Arc<access::Options>,
+    /// Who is believed about addresses.
+    pub proxies: Arc<Proxies>,
     /// Pages of which origins may use it.
     pub origins: Arc<Origins>,
     /// Where the call log is asked, if there is one.
@@ -45,6 +48,7 @@ impl Site {
         Self {
             hub,
             access: Arc::new(options.access.clone()),
+            proxies: Arc::new(options.proxies.clone()),
             origins: Arc::new(Origins::new(&options.allowed_origins)),
             call_log: options.call_log.clone(),
             readers: Arc::new(Semaphore::new(limits::MAX_READERS)),
@@ -53,9 +57,12 @@ impl Site {
     }
 }
 
-impl FromRef<Site> for TokenPlaces {
+impl FromRef<Site> for Places {
     fn from_ref(site: &Site) -> Self {
-        Self::new(Arc::clone(&site.access))
+        Self {
+            access: Arc::clone(&site.access),
+            proxies: Arc::clone(&site.proxies),
+        }
     }
 }
 

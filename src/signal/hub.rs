@@ -18,6 +18,7 @@ use crate::engine::command::{Command, Event};
 use crate::id::PeerId;
 use crate::mailbox::{CommandSender, Report, Undelivered};
 use crate::record::Desk;
+use crate::signal::addresses::{Network, TooMany};
 use crate::signal::directory::{Directory, SocketId};
 use crate::signal::figures::Signalling;
 use crate::signal::happening::Happening;
@@ -43,6 +44,10 @@ pub enum Input {
     Opened(Visitor, oneshot::Sender<Mail>),
     /// It heard something.
     Heard(SocketId, Heard),
+    /// A socket of a dialect is open: may its address have one more?
+    Admit(Network, oneshot::Sender<Result<(), TooMany>>),
+    /// Such a socket is closed.
+    Released(Network),
     /// Something happened elsewhere.
     Happened(Happening),
     /// A token was refused elsewhere.
@@ -187,6 +192,14 @@ impl Hub {
         match input {
             Input::Opened(visitor, reply) => self.handle_opened(now, visitor, reply),
             Input::Heard(socket, heard) => self.handle_heard(now, socket, heard),
+            Input::Admit(network, reply) => {
+                let admitted = self.directory.addresses_mut().admit(now.at, network);
+                // One who is gone already is not counted.
+                if let Err(Ok(())) = reply.send(admitted) {
+                    self.directory.addresses_mut().release(network);
+                }
+            }
+            Input::Released(network) => self.directory.addresses_mut().release(network),
             Input::Happened(happening) => self.tell_outlets(now, happening),
             Input::Denied(denied) => self.log_denied(now.at, &denied),
             Input::Asked(question) => self.answer(now, question),

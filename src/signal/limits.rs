@@ -105,6 +105,10 @@ pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long writing one message may take. Then the reader is too slow, as above.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a client may take in nothing of what it is sent, whatever that is. Then the connection
+/// is dropped.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long a client has to answer our close frame, or to take in the last bytes of a
 /// connection that ends. Then the connection is dropped.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -16,7 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::signal::caller::Remote;
@@ -98,6 +98,8 @@ where
 struct Lingering {
     /// `None` once it lingers.
     open: Option<(TcpStream, OwnedSemaphorePermit)>,
+    /// Rings when the client has taken in nothing for too long; `None` while it does.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Lingering {
@@ -106,7 +108,26 @@ impl Lingering {
         // refuses the option is broken and will say so when it is read.
         let _ = stream.set_nodelay(true);
         let open = Some((stream, place));
-        Self { open }
+        let stalled = None;
+        Self { open, stalled }
+    }
+
+    /// Ends the patience with a client that takes in nothing.
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = || Box::pin(sleep(limits::STALL_TIMEOUT));
+        let stalled = self.stalled.get_or_insert_with(patience);
+        match stalled.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn stream(&mut self) -> Pin<&mut TcpStream> {
@@ -160,7 +181,8 @@ impl AsyncWrite for Lingering {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(cx, buf)
+        let written = self.stream().poll_write(cx, buf);
+        self.watch(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -176,10 +198,36 @@ impl AsyncWrite for Lingering {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(cx, bufs)
+        let written = self.stream().poll_write_vectored(cx, bufs);
+        self.watch(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_in_nothing_is_dropped() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let mut stream = Lingering::new(accepted.unwrap().0, place);
+        let endless = async {
+            loop {
+                stream.write_all(&[0; 64 * 1024]).await?;
+            }
+            #[expect(unreachable_code, reason = "it gives the block its type")]
+            io::Result::Ok(())
+        };
+        let ended = timeout(limits::STALL_TIMEOUT * 10, endless).await;
+        let error = ended.expect("dropped in time").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(client);
     }
 }

@@ -660,6 +660,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_answered_with_408() {
+        let server = start_on_a_jumping_clock();
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = b"POST /api/rooms HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
+            Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{";
+        stream.write_all(head).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = timeout(limits::REQUEST_TIMEOUT * 3, stream.read_to_end(&mut answer)).await;
+        ended.expect("answered in time").unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_socket_that_answers_no_ping_has_left_and_one_that_does_stays() {
         let mut server = start_on_a_jumping_clock();
         let (silent, silent_peer) = Client::join(&mut server, "r").await;

@@ -25,6 +25,7 @@ pub mod origin;
 pub mod outlets;
 pub mod page;
 pub mod problem;
+pub mod proxies;
 pub mod relay;
 pub mod request;
 pub mod resume;
@@ -58,6 +59,7 @@ use crate::signal::directory::RoomOptions;
 use crate::signal::hub::Hub;
 use crate::signal::ice_servers::IceServers;
 use crate::signal::outlets::Outlet;
+use crate::signal::proxies::Proxies;
 
 /// What the signalling thread is told once, at start-up.
 #[derive(Debug, Clone)]
@@ -75,6 +77,8 @@ pub struct Options {
     /// Origins (RFC 6454) of pages, besides the server's own, that may open WebSockets, or `*`
     /// for all. Those that are named may call the API as well.
     pub allowed_origins: Vec<String>,
+    /// Who may say, in `X-Forwarded-For`, where a request comes from.
+    pub proxies: Proxies,
     /// What a client may send and hold.
     pub limits: limits::Options,
     /// How many rooms, and how full.
@@ -96,6 +100,7 @@ impl Default for Options {
             access: access::Options::default(),
             tls: None,
             allowed_origins: vec!["*".to_owned()],
+            proxies: Proxies::default(),
             limits: limits::Options::default(),
             rooms: RoomOptions::default(),
             outlets: Vec::new(),

@@ -121,6 +121,8 @@ mod tests {
     use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
     use super::*;
+    use crate::signal::http::{self, Site};
+    use crate::signal::hub::Handle;
     use crate::signal::listener;
 
     /// A folder of its own for each test.
@@ -191,12 +193,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_trusts_the_certificate_is_served_and_http_is_not() {
-        let options = options("served");
+        let mut options = options("served");
+        options.hsts_seconds = 31_536_000;
         let certificate = write(&options);
         let (_sender, current) = watch::channel(load(&options).unwrap());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = axum::Router::new().route("/", axum::routing::get(|| async { "over TLS" }));
+        let (hub, _inputs) = Handle::new();
+        let signalling = crate::signal::Options {
+            tls: Some(options.clone()),
+            ..crate::signal::Options::default()
+        };
+        let app = http::router(Site::new(hub, &signalling), false, axum::Router::new());
         tokio::spawn(listener::accept(listener, app, Some(current), 10));
         let mut roots = RootCertStore::empty();
         roots.add(certificate).unwrap();
@@ -209,11 +217,13 @@ mod tests {
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(Arc::new(client));
         let mut stream = connector.connect(name, stream).await.unwrap();
-        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         stream.write_all(request).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("over TLS"));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let hsts = "strict-transport-security: max-age=31536000\r\n";
+        assert!(answer.to_lowercase().contains(hsts), "{answer}");
         let mut plain = TcpStream::connect(address).await.unwrap();
         plain.write_all(request).await.unwrap();
         let mut answer = Vec::new();

@@ -149,9 +149,9 @@ pub async fn serve<I: From<(SocketId, Heard)>>(
     say_goodbye(socket, end).await;
 }
 
-/// Closes a WebSocket that has just opened: its token does not let it in.
-pub async fn refuse(socket: WebSocket) {
-    let end = End::Close(close_code::POLICY, "Unauthorized");
+/// Closes a WebSocket that has just opened, for this reason.
+pub async fn refuse(socket: WebSocket, reason: &'static str) {
+    let end = End::Close(close_code::POLICY, reason);
     say_goodbye(socket, end).await;
 }
 

@@ -387,3 +387,55 @@ async fn one_address_gets_its_share_and_is_told_so() {
     assert_eq!(more.status, 429);
     server.end().await;
 }
+
+#[tokio::test]
+async fn one_address_gets_its_share_of_the_dialects_as_well() {
+    let limits = "security: {rate_limit: {enabled: true, max_participants_per_ip: 3}}\n";
+    let file = server::file("dialect-limits.yaml", limits);
+    let server = Server::start(&["--config", &file]).await;
+    let mut open = Vec::new();
+    for path in ["/ws/webrtc", "/ws/call?token=a", "/ws/mesh"] {
+        let mut socket = server.connect_to(path).await;
+        socket.expect("connected").await;
+        open.push(socket);
+    }
+    for path in ["/ws/webrtc", "/ws/call?token=b", "/ws/mesh", "/ws/p2p"] {
+        let mut socket = server.connect_to(path).await;
+        assert_eq!(
+            socket.expect("error").await["code"],
+            "too-many-from-address"
+        );
+        assert_eq!(socket.closed().await, Some(1008), "{path}");
+    }
+    let mut ada = server.connect().await;
+    ada.say(r#"{"type":"join","roomId":"r"}"#).await;
+    assert_eq!(ada.expect("error").await["code"], "too-many-from-address");
+    open.pop().expect("three are open").close().await;
+    // The place is free as soon as the server has seen the socket go.
+    loop {
+        let mut socket = server.connect_to("/ws/mesh").await;
+        if socket.first().await["type"] == "connected" {
+            break;
+        }
+    }
+    server.end().await;
+}
+
+#[tokio::test]
+async fn behind_a_listed_proxy_each_client_has_its_own_share() {
+    let yaml = "server: {trusted_proxies: [127.0.0.1]}\n\
+        security: {rate_limit: {enabled: true, max_rooms_per_ip: 1}}\n";
+    let file = server::file("proxies.yaml", yaml);
+    let server = Server::start(&["--config", &file]).await;
+    for (from, status) in [
+        ("198.51.100.7", 201),
+        ("198.51.100.7", 429),
+        ("10.9.9.9, 198.51.100.7", 429),
+        ("198.51.100.8", 201),
+    ] {
+        let headers = [("X-Forwarded-For", from)];
+        let made = server.request("POST", "/api/rooms", &headers, "{}").await;
+        assert_eq!(made.status, status, "{from}");
+    }
+    server.end().await;
+}

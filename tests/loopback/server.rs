@@ -301,6 +301,19 @@ impl Socket {
         }
     }
 
+    /// The next message, whatever it is.
+    pub(crate) async fn first(&mut self) -> Value {
+        loop {
+            let next = timeout(DEADLINE, self.0.next()).await;
+            let Ok(Some(Ok(message))) = next else {
+                panic!("no message, but {next:?}");
+            };
+            if let Message::Text(text) = message {
+                return serde_json::from_str(&text).expect("JSON");
+            }
+        }
+    }
+
     /// The code that the server closes the socket with.
     pub(crate) async fn closed(&mut self) -> Option<u16> {
         loop {

@@ -135,6 +135,9 @@ pub enum Refusal {
     /// Somebody else has a call of this name.
     #[error("Call exists")]
     CallExists,
+    /// Too many come from the client's address, or too often. The socket closes with 1008.
+    #[error("Too many connections from your address")]
+    TooManyFromAddress,
     /// Another socket has taken this one's place. It closes with 1008.
     #[error("Replaced by a newer connection")]
     Replaced,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{Query, State};
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{FromRef, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
@@ -15,14 +15,18 @@ use tokio::task::JoinSet;
 
 use crate::id::RoomId;
 use crate::signal::access::{self, Access};
+use crate::signal::addresses::Network;
+use crate::signal::caller::Places;
 use crate::signal::dialect::call::Call;
 use crate::signal::dialect::mesh::Mesh;
 use crate::signal::dialect::p2p::P2p;
 use crate::signal::dialect::switchboard::{Figures, Input, Switchboard};
 use crate::signal::dialect::webrtc::Webrtc;
-use crate::signal::dialect::{Caller, Dialect, Name};
+use crate::signal::dialect::{Caller, Dialect, Name, Refusal};
 use crate::signal::hub::{self, Handle, Stopping};
 use crate::signal::ice_servers::IceServers;
+use crate::signal::proxies::Proxies;
+use crate::signal::session::Visitor;
 use crate::signal::token::Denied;
 use crate::signal::{Options, http, limits, unix_time, websocket};
 
@@ -79,11 +83,13 @@ impl Dialects {
     ) -> Router<S> {
         let ice_servers = Arc::new(options.ice_servers.clone());
         let access = Arc::new(options.access.clone());
+        let proxies = Arc::new(options.proxies.clone());
         let line = |handle: &Handle<Input>| {
             get(open).with_state(Line {
                 handle: handle.clone(),
                 hub: hub.clone(),
                 access: access.clone(),
+                proxies: proxies.clone(),
                 ice_servers: ice_servers.clone(),
             })
         };
@@ -131,7 +137,17 @@ struct Line {
     /// Is told who was denied.
     hub: Handle,
     access: Arc<access::Options>,
+    proxies: Arc<Proxies>,
     ice_servers: Arc<IceServers>,
+}
+
+impl FromRef<Line> for Places {
+    fn from_ref(line: &Line) -> Self {
+        Self {
+            access: Arc::clone(&line.access),
+            proxies: Arc::clone(&line.proxies),
+        }
+    }
 }
 
 impl Line {
@@ -158,6 +174,7 @@ struct Address {
 
 async fn open(
     State(line): State<Line>,
+    visitor: Visitor,
     Query(address): Query<Address>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
@@ -170,7 +187,7 @@ async fn open(
         Err(denied) => {
             // A hub that has ended logs nothing more.
             let _ = line.hub.tell(hub::Input::Denied(denied)).await;
-            return upgrade.on_upgrade(websocket::refuse);
+            return upgrade.on_upgrade(|socket| websocket::refuse(socket, "Unauthorized"));
         }
     };
     let identity = name.as_ref().map_or("guest", Name::as_str);
@@ -180,9 +197,28 @@ async fn open(
         access,
         room,
     });
-    upgrade.on_upgrade(move |socket| {
-        websocket::serve(socket, line.handle, |reply| Input::Opened(caller, reply))
-    })
+    let network = visitor.network;
+    upgrade.on_upgrade(move |socket| serve(line, network, caller, socket))
+}
+
+/// Serves a socket, if its address may have one more.
+async fn serve(line: Line, network: Network, caller: Box<Caller>, mut socket: WebSocket) {
+    let admitted = line.hub.ask(|reply| hub::Input::Admit(network, reply));
+    match admitted.await {
+        Ok(Ok(())) => {
+            let opened = |reply| Input::Opened(caller, reply);
+            websocket::serve(socket, line.handle, opened).await;
+            // A hub that has ended counts nothing any more.
+            let _ = line.hub.tell(hub::Input::Released(network)).await;
+        }
+        Ok(Err(_)) => {
+            let told = Refusal::TooManyFromAddress.to_value().to_string();
+            // Whoever is gone already need not be told.
+            let _ = socket.send(Message::Text(told.into())).await;
+            websocket::refuse(socket, "see the message before").await;
+        }
+        Err(Stopping) => {}
+    }
 }
 
 #[derive(Debug, Serialize)]
