@@ -12,6 +12,7 @@ pub mod media;
 mod options;
 pub mod reach;
 pub mod read;
+pub mod reload;
 pub mod sections;
 pub mod unsupported;
 pub mod value;
@@ -62,12 +63,30 @@ impl Config {
                     "metrics",
                     "webhooks",
                     "call_log",
+                    "log",
                 ],
             )?,
         };
         environment::apply(&mut config.file, variables)?;
         environment::apply(&mut config.media, variables)?;
         config.check(&webrtc, &media)?;
+        Ok(config)
+    }
+
+    /// As [`Config::load`], with what the command line says in place of all else.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] is the first thing that is wrong.
+    pub fn read(flags: &flags::Flags, variables: &[(String, String)]) -> Result<Self, Problem> {
+        let mut variables = variables.to_vec();
+        if let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY") {
+            let paths = environment::scalar_paths(&WebrtcFile::default());
+            // Behind the environment's own, which are found first.
+            variables.extend(environment::credentials(Path::new(&folder), &paths));
+        }
+        let mut config = Self::load(flags.config.as_deref(), flags.media.as_deref(), &variables)?;
+        flags.apply(&mut config);
         Ok(config)
     }
 
@@ -126,6 +145,11 @@ impl Config {
             let count = self.media.video.simulcast.len();
             let what = format!("the list has {count} qualities; 1 to 3 are possible");
             return Err(media.problem("video.simulcast", what));
+        }
+        if !self.file.log.otlp.is_empty() && !self.file.log.otlp.starts_with("http") {
+            let what = "expected the address of a collector, such as \
+                        http://127.0.0.1:4318/v1/traces, or nothing";
+            return Err(webrtc.problem("log.otlp", what.to_owned()));
         }
         if let Some(tls) = self.tls()
             && let Err(error) = crate::signal::tls::load(&tls)

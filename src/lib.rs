@@ -50,6 +50,8 @@
 //! * [`webhook`] and [`call_log`] are side jobs: each is told what happens by a bounded queue, and
 //!   nobody waits for it.
 //! * [`record`] writes rooms to files, on a thread of its own, from copies of their packets.
+//! * [`doctor`] looks whether a machine is fit, [`log`] is where the log goes.
+//! * [`metrics`] says what shards count in the words of Prometheus.
 //! * [`mailbox`] holds the bounded queues between them; [`id`] the names they share.
 //! * [`config`] reads the files in `config/` into each module's options; only the binary uses
 //!   it.
@@ -63,9 +65,12 @@
 
 pub mod call_log;
 pub mod config;
+pub mod doctor;
 pub mod engine;
 pub mod id;
+pub mod log;
 pub mod mailbox;
+pub mod metrics;
 pub mod record;
 pub mod shard;
 pub mod signal;

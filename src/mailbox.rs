@@ -6,8 +6,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use hdrhistogram::Histogram;
 
 use crate::engine::command::{Command, Event};
 use crate::engine::copies::Copied;
@@ -41,6 +43,44 @@ impl Waker {
 impl fmt::Debug for Waker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Waker")
+    }
+}
+
+/// One shard's pulse, as others feel it: a shard that is woken turns, and a turn is a beat.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    shard: ShardId,
+    beats: Arc<AtomicU64>,
+    waker: Waker,
+}
+
+impl Pulse {
+    /// A pulse that has not beaten, of a shard that `waker` wakes.
+    #[must_use]
+    pub fn new(shard: ShardId, waker: Waker) -> Self {
+        Self {
+            shard,
+            beats: Arc::default(),
+            waker,
+        }
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The shard turns.
+    pub fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Wakes the shard, and says how often it had turned until now.
+    #[must_use]
+    pub fn feel(&self) -> u64 {
+        self.waker.wake();
+        self.beats.load(Ordering::Relaxed)
     }
 }
 
@@ -134,6 +174,58 @@ pub struct Snapshot {
     pub engine: Stats,
     /// What the shard's sockets and queues count, by metric name.
     pub shard: Vec<(&'static str, u64)>,
+    /// How long things take, and how many go together.
+    pub histograms: Histograms,
+}
+
+/// What one shard has measured since it began. Those of several shards add up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Histograms {
+    /// Length of turns with work, in nanoseconds.
+    pub turn_ns: Histogram<u64>,
+    /// From the kernel's receiving a datagram to the send call that follows it, in nanoseconds.
+    pub delay_ns: Histogram<u64>,
+    /// Datagrams in one entry of a send call, which the kernel cuts up (GSO).
+    pub run_datagrams: Histogram<u64>,
+}
+
+/// Longest time the histograms tell apart, in nanoseconds: longer ones count as this.
+const LONGEST_NS: u64 = 10_000_000_000;
+
+/// Longest run the histograms tell apart, in datagrams.
+const LONGEST_RUN: u64 = 1024;
+
+impl Default for Histograms {
+    fn default() -> Self {
+        let histogram = |most| Histogram::new_with_bounds(1, most, 2).expect("bounds in order");
+        Self {
+            turn_ns: histogram(LONGEST_NS),
+            delay_ns: histogram(LONGEST_NS),
+            run_datagrams: histogram(LONGEST_RUN),
+        }
+    }
+}
+
+impl Histograms {
+    /// Adds what another shard has measured.
+    pub fn add(&mut self, other: &Self) {
+        let why = "all have the same bounds";
+        self.turn_ns.add(&other.turn_ns).expect(why);
+        self.delay_ns.add(&other.delay_ns).expect(why);
+        self.run_datagrams.add(&other.run_datagrams).expect(why);
+    }
+
+    /// What was measured after `earlier`, which the same shard told before.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut later = self.clone();
+        let why = "histograms of one shard only grow";
+        later.turn_ns.subtract(&earlier.turn_ns).expect(why);
+        later.delay_ns.subtract(&earlier.delay_ns).expect(why);
+        let runs = &mut later.run_datagrams;
+        runs.subtract(&earlier.run_datagrams).expect(why);
+        later
+    }
 }
 
 /// The shards' shared queue to the signalling thread.
@@ -143,4 +235,38 @@ pub fn reports() -> (
     tokio::sync::mpsc::Receiver<Report>,
 ) {
     tokio::sync::mpsc::channel(REPORT_QUEUE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_several_shards_have_measured_is_one_distribution() {
+        let (mut calm, mut busy) = (Histograms::default(), Histograms::default());
+        for _ in 0..990 {
+            calm.turn_ns.saturating_record(10_000);
+        }
+        for _ in 0..10 {
+            busy.turn_ns.saturating_record(5_000_000);
+        }
+        let mut both = calm.clone();
+        both.add(&busy);
+        assert_eq!(both.turn_ns.len(), 1000);
+        let at = |quantile| both.turn_ns.value_at_quantile(quantile) / 1_000_000;
+        assert_eq!((at(0.5), at(0.98), at(0.999)), (0, 0, 5));
+        assert_eq!(both.since(&calm), busy);
+    }
+
+    #[test]
+    fn a_pulse_wakes_and_counts() {
+        let (woken, wakes) = crossbeam_channel::bounded(8);
+        let waker = Waker::new(move || {
+            let _ = woken.try_send(());
+        });
+        let pulse = Pulse::new(ShardId::new(0), waker);
+        assert_eq!(pulse.feel(), 0);
+        pulse.clone().beat();
+        assert_eq!((pulse.feel(), wakes.len()), (1, 2));
+    }
 }

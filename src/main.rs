@@ -1,29 +1,27 @@
 //! The `corelay` binary: reads the configuration, starts shards and signalling, awaits the end.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::panic::{self, PanicHookInfo};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use corelay::call_log::{self, CallLog};
-use corelay::config::flags::{Action, CommandLine, RecordAction, TokenRequest};
+use corelay::config::flags::{Action, CommandLine, Flags, RecordAction, TokenRequest};
 use corelay::config::reach::{self, Reach};
+use corelay::config::reload::differences;
+use corelay::config::sections::LogFormat;
 use corelay::config::{Config, unsupported};
 use corelay::engine::dtls::Identity;
+use corelay::log::{self, Log};
 use corelay::record::manifest::Manifest;
+use corelay::signal::operator::{Operator, Reload, Reloaded};
 use corelay::webhook::{self, Webhooks};
-use corelay::{mailbox, record, shard, signal};
+use corelay::{doctor, mailbox, record, shard, signal};
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal as on_signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
-
-/// What is logged unless `--log` says otherwise: of others' packages, only what broke. They are
-/// given bytes by strangers, and would tell of each.
-const DEFAULT_LOG: &str = "error,corelay=info";
 
 /// Panics that are each told of.
 const PANICS_TOLD: u64 = 16;
@@ -36,41 +34,31 @@ fn main() -> ExitCode {
     let variables: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    if let Err(error) = start_log(line.flags.log.as_deref()) {
-        complain(&format!("--log: {error}"));
-        return ExitCode::from(BAD_USAGE);
-    }
     panic::set_hook(Box::new(tell_of_panic));
-    let flags = &line.flags;
-    let mut config = match Config::load(flags.config.as_deref(), flags.media.as_deref(), &variables)
-    {
-        Ok(config) => config,
-        Err(problem) => {
-            complain(&problem.to_string());
-            return ExitCode::from(BAD_USAGE);
+    match line.action {
+        Some(Action::Man) => return print(|out| clap_mangen::Man::new(command()).render(out)),
+        Some(Action::Completions { shell }) => {
+            return print(|out| {
+                clap_complete::generate(shell, &mut command(), "corelay", out);
+                Ok(())
+            });
         }
-    };
-    flags.apply(&mut config);
-    let is_server = !matches!(line.action, Some(Action::Token(_) | Action::Record { .. }));
-    if is_server {
-        warn_of_settings(&config, &variables);
+        _ => {}
     }
     let state = variables.iter().find(|(name, _)| name == "STATE_DIRECTORY");
     // systemd separates several by colons (systemd.exec(5)).
     let state = state.and_then(|(_, paths)| paths.split(':').next());
-    let all = config.signal_options().and_then(|options| {
+    let begun = Config::read(&line.flags, &variables).and_then(|config| {
+        let options = config.signal_options()?;
         let side_jobs = SideJobs {
             webhooks: config.webhook_options()?,
             call_log: config.call_log_options(state)?,
         };
-        Ok((options, side_jobs))
+        Ok((config, options, side_jobs))
     });
-    let (options, side_jobs) = match all {
-        Ok(all) => all,
-        Err(problem) => {
-            complain(&problem.to_string());
-            return ExitCode::from(BAD_USAGE);
-        }
+    let (config, options, side_jobs) = match begun {
+        Ok(begun) => begun,
+        Err(problem) => return refuse(&problem),
     };
     match &line.action {
         Some(Action::CheckConfig) => {
@@ -78,16 +66,48 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some(Action::Record { action }) => return with_recording(action, &config),
+        Some(Action::Doctor) => {
+            let findings = doctor::examine(&config);
+            say(&doctor::report(&findings));
+            return ExitCode::from(u8::from(!doctor::is_fit(&findings)));
+        }
         Some(Action::Token(wanted)) => return mint(wanted, &options.access),
-        None | Some(Action::Serve) => {}
+        _ => {}
     }
-    match serve(&config, options, side_jobs) {
+    let log = match log::start(
+        &config.file.log.level,
+        format(&config),
+        &config.file.log.otlp,
+    ) {
+        Ok(log) => log,
+        Err(error) => return refuse(&error),
+    };
+    warn_of_settings(&config, &variables);
+    match serve(config, options, side_jobs, log, line.flags, variables) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());
             ExitCode::FAILURE
         }
     }
+}
+
+fn command() -> clap::Command {
+    CommandLine::command()
+}
+
+fn format(config: &Config) -> log::Format {
+    match config.file.log.format {
+        LogFormat::Auto => log::Format::Auto,
+        LogFormat::Human => log::Format::Human,
+        LogFormat::Json => log::Format::Json,
+        LogFormat::Journald => log::Format::Journald,
+    }
+}
+
+fn refuse(why: &dyn std::error::Error) -> ExitCode {
+    complain(&why.to_string());
+    ExitCode::from(BAD_USAGE)
 }
 
 /// Why the server did not run to its end.
@@ -101,6 +121,10 @@ enum Stopped {
     Webhooks(#[from] webhook::StartError),
     #[error("cannot start the thread of the call log: {0}")]
     CallLog(io::Error),
+    #[error(
+        "cannot listen for metrics on {0}: {1}; choose another address with --metrics, or `off`"
+    )]
+    Metrics(SocketAddr, io::Error),
     #[error("no randomness for keys: /dev/urandom cannot be read: {0}")]
     Randomness(io::Error),
     #[error(transparent)]
@@ -206,21 +230,25 @@ fn with_recording(action: &RecordAction, config: &Config) -> ExitCode {
     }
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until it is asked to end.
 fn serve(
-    config: &Config,
+    config: Config,
     mut options: signal::Options,
     side_jobs: SideJobs,
+    log: Log,
+    flags: Flags,
+    variables: Vec<(String, String)>,
 ) -> Result<(), Stopped> {
-    let listener = signal::bind(&options)?;
+    let listener = signal::bind(options.listen)?;
+    let metrics = bind_metrics(&config)?;
     let started = side_jobs.start(&mut options)?;
     let identity = Identity::generate();
     let mut random = File::open("/dev/urandom").map_err(Stopped::Randomness)?;
-    let announced = &config.file.webrtc.announced_ip;
+    let announced = config.file.webrtc.announced_ip.clone();
     let (reports, received) = mailbox::reports();
     let engine = |id, shards, bound: shard::Bound| {
-        let candidates = reach::candidates(announced, bound.udp);
-        let tcp = bound.tcp.map(|tcp| reach::candidates(announced, tcp));
+        let candidates = reach::candidates(&announced, bound.udp);
+        let tcp = bound.tcp.map(|tcp| reach::candidates(&announced, tcp));
         let mut seed = [0; 32];
         random
             .read_exact(&mut seed)
@@ -248,13 +276,24 @@ fn serve(
     // Only the shards hold it, so that their end is noticed.
     drop(reports);
     let http = listener.local_addr().unwrap_or(options.listen);
-    let candidates = reach::candidates(announced, shards.bound.udp);
+    let candidates = reach::candidates(&announced, shards.bound.udp);
     let page = page(http, options.tls.is_some());
-    say(&greeting(&page, &shards, &candidates));
+    let scraped = metrics.as_ref().and_then(|at| at.local_addr().ok());
+    say(&greeting(&page, &shards, &candidates, scraped));
     warn_of_reach(http, &candidates, options.access.require_auth);
+    let log = std::sync::Arc::new(log);
+    let operator = Operator {
+        pulses: shards.pulses.clone(),
+        metrics,
+        reload: Some(reload(config, log.clone(), flags, variables)),
+        takes_signals: true,
+    };
     let commands = shards.commands.clone();
     let (desk, recording) = recorder.unzip();
-    let served = signal::serve(options, listener, commands, received, desk, asked_to_end());
+    let shutdown = std::future::pending();
+    let served = signal::serve(
+        options, listener, commands, received, desk, operator, shutdown,
+    );
     // It finishes its files, and the hub's end is what it waits for.
     if recording.is_some_and(|thread| thread.join().is_err()) {
         error!("the recorder did not end well: `corelay record repair` finishes its files");
@@ -262,7 +301,52 @@ fn serve(
     shards.stop();
     started.stop();
     info!("ended");
+    // The signalling thread, which had the other one, is over.
+    if let Some(log) = std::sync::Arc::into_inner(log) {
+        log.finish();
+    }
     Ok(served?)
+}
+
+/// Listens for those who read metrics. That somebody else has the port is a reason not to start
+/// only where the port was asked for.
+fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, Stopped> {
+    let Some((address, is_auto)) = config.metrics() else {
+        return Ok(None);
+    };
+    match TcpListener::bind(address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if is_auto => {
+            warn!(%address, %error, "no metrics: choose another port with metrics.address");
+            Ok(None)
+        }
+        Err(error) => Err(Stopped::Metrics(address, error)),
+    }
+}
+
+/// Reads what the process was started with once more.
+fn reload(
+    mut running: Config,
+    log: std::sync::Arc<Log>,
+    flags: Flags,
+    variables: Vec<(String, String)>,
+) -> Reload {
+    Reload::new(move || {
+        let read = Config::read(&flags, &variables).map_err(|problem| problem.to_string())?;
+        let found = differences(&running, &read);
+        let applied = read.applied_to(&running);
+        let options = applied
+            .signal_options()
+            .map_err(|problem| problem.to_string())?;
+        let level = &applied.file.log.level;
+        log.set_level(level).map_err(|error| error.to_string())?;
+        running = applied;
+        Ok(Reloaded {
+            options,
+            changed: found.changed,
+            waiting: found.waiting,
+        })
+    })
 }
 
 /// Tells of clients that will not reach the media port, and of strangers that reach the page.
@@ -278,28 +362,6 @@ fn warn_of_reach(http: SocketAddr, candidates: &[SocketAddr], require_auth: bool
             "whoever reaches {http} can join any room and use the API: set security.require_auth"
         );
     }
-}
-
-/// Done when the operator, or the system that shuts down, asks the process to end.
-async fn asked_to_end() {
-    let (mut terminate, mut interrupt) = (
-        on_signal(SignalKind::terminate()).expect("SIGTERM can be listened for"),
-        on_signal(SignalKind::interrupt()).expect("SIGINT can be listened for"),
-    );
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: ending"),
-        _ = interrupt.recv() => info!("interrupted: ending"),
-    }
-}
-
-fn start_log(wanted: Option<&str>) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::try_new(wanted.unwrap_or(DEFAULT_LOG))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .init();
-    Ok(())
 }
 
 /// Logs a panic in one line. Most are caught at a peer's boundary, where strangers may bring them
@@ -318,11 +380,9 @@ fn warn_of_settings(config: &Config, variables: &[(String, String)]) {
         warn!("{sentence}");
     }
     let options = unsupported::set_without_effect(config);
-    if !options.is_empty() {
-        warn!(
-            "set, but without effect in this version: {}",
-            options.join(", ")
-        );
+    for option in options {
+        let reason = unsupported::reason(option).unwrap_or("not in this version");
+        warn!("{option} is set, but has no effect: {reason}");
     }
 }
 
@@ -349,17 +409,24 @@ fn plan(config: &Config) -> String {
 }
 
 /// The first thing that an operator sees.
-fn greeting(page: &str, shards: &shard::Shards, candidates: &[SocketAddr]) -> String {
+fn greeting(
+    page: &str,
+    shards: &shard::Shards,
+    candidates: &[SocketAddr],
+    metrics: Option<SocketAddr>,
+) -> String {
     let told: Vec<String> = candidates.iter().map(SocketAddr::to_string).collect();
     let tcp = shards.bound.tcp;
     format!(
         "corelay {}\n\n  Open       {}\n  Media      UDP {}; clients are told {}\n  \
-         ICE-TCP    {}\n  Shards     {}, driver {}, steering {}\n  Stop       Ctrl-C\n\n",
+         ICE-TCP    {}\n  Metrics    {}\n  Shards     {}, driver {}, steering {}\n  \
+         Stop       Ctrl-C\n\n",
         env!("CARGO_PKG_VERSION"),
         page,
         shards.bound.udp,
         told.join(", "),
         tcp.map_or_else(|| "off".to_owned(), |tcp| tcp.to_string()),
+        metrics.map_or_else(|| "off".to_owned(), |at| format!("{at}/metrics")),
         shards.commands.len(),
         shards.driver,
         shards.steering
@@ -373,6 +440,18 @@ fn page(http: SocketAddr, is_tls: bool) -> String {
         return format!("{scheme}://localhost:{}", http.port());
     }
     format!("{scheme}://{http}")
+}
+
+/// Writes what `render` gives to the standard output.
+fn print(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> ExitCode {
+    let mut text = Vec::new();
+    match render(&mut text).and_then(|()| io::stdout().write_all(&text)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Writes to the standard output. That nobody reads it is no reason to end.

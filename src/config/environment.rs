@@ -1,5 +1,7 @@
 //! Overrides from the environment: `CORELAY_ROOMS_MAX_ROOMS` is `rooms.max_rooms`.
 
+use std::path::Path;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
@@ -73,6 +75,18 @@ pub fn apply<T: Serialize + DeserializeOwned>(
     Ok(())
 }
 
+/// What systemd hands over (systemd.exec(5), `LoadCredential=corelay:FOLDER`): the file
+/// `corelay_security.token_secret` in `folder` stands for the variable of that option. `paths` are
+/// those of all options; files of other names are somebody else's.
+#[must_use]
+pub fn credentials(folder: &Path, paths: &[String]) -> Vec<(String, String)> {
+    let read = |path: &String| {
+        let text = std::fs::read_to_string(folder.join(format!("corelay_{path}"))).ok()?;
+        Some((variable(path), text.trim_end().to_owned()))
+    };
+    paths.iter().filter_map(read).collect()
+}
+
 /// Variables that were meant as an override but name no option: they begin with the name of a
 /// section, or are few letters away from an option. `paths` are those of all options.
 #[must_use]
@@ -122,6 +136,22 @@ mod tests {
 
     fn set(name: &str, value: &str) -> Vec<(String, String)> {
         vec![(name.to_owned(), value.to_owned())]
+    }
+
+    #[test]
+    fn a_credential_stands_for_the_option_that_it_is_named_after() {
+        let folder =
+            std::env::temp_dir().join(format!("corelay-credentials-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("corelay_security.token_secret"), "north\n").unwrap();
+        std::fs::write(folder.join("corelay_tls.key"), "no option").unwrap();
+        let found = credentials(&folder, &["security.token_secret".to_owned()]);
+        std::fs::remove_dir_all(&folder).unwrap();
+        let expected = (
+            "CORELAY_SECURITY_TOKEN_SECRET".to_owned(),
+            "north".to_owned(),
+        );
+        assert_eq!(found, [expected]);
     }
 
     #[test]

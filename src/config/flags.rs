@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::Config;
-use super::sections::{Driver, Steering};
-use super::value::{Endpoint, Host, Shards, Whole};
+use super::sections::{Driver, LogFormat, Steering};
+use super::value::{Endpoint, Host, Shards, Tcp, Whole};
 use crate::id::RoomId;
 use crate::record::compose::Layout;
 use crate::signal::token::{Claims, VideoGrant};
@@ -18,6 +18,7 @@ Examples:
   corelay --config config/webrtc.yaml          options from a file
   corelay --http 127.0.0.1:8443 --shards 2     two shards, page only on this machine
   corelay check-config --config my.yaml        what is wrong with my.yaml?
+  corelay doctor                               is this machine fit for it?
   corelay token --room r --identity ada        a token for Ada, to join room r
 
 Every option of config/webrtc.yaml and config/media.yaml can be set in the environment too:
@@ -45,8 +46,19 @@ pub enum Action {
     Serve,
     /// Read the whole configuration, say what is wrong with it or what would run, and end
     CheckConfig,
+    /// Look whether machine and configuration are fit, and say what to do where not
+    Doctor,
     /// Mint a token for a participant, signed with the first shared secret there is
     Token(TokenRequest),
+    /// Print the man page
+    #[command(hide = true)]
+    Man,
+    /// Print the completions of a shell
+    #[command(hide = true)]
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
     /// Finish or compose what was recorded
     Record {
         /// What is done with a recording.
@@ -166,9 +178,9 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "ADDR:PORT")]
     #[arg(help = "Where all media goes [default: [::]:10000]")]
     pub udp: Option<Endpoint>,
-    /// Where Prometheus will read the counters; not served in this version
+    /// Where Prometheus reads the counters, or `off` [default: 127.0.0.1:9090]
     #[arg(long, global = true, value_name = "ADDR:PORT")]
-    pub metrics: Option<Endpoint>,
+    pub metrics: Option<Tcp>,
     /// Media threads, each on its own core: a number or `auto` [default: auto]
     #[arg(long, global = true, value_name = "N")]
     pub shards: Option<Shards>,
@@ -199,6 +211,15 @@ pub struct Flags {
         hide_env = true
     )]
     pub log: Option<String>,
+    /// How it is logged: auto, human, json or journald [default: auto]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        hide_possible_values = true
+    )]
+    pub log_format: Option<LogFormat>,
 }
 
 impl Flags {
@@ -212,8 +233,14 @@ impl Flags {
         if let Some(endpoint) = self.udp {
             file.webrtc.udp = endpoint;
         }
-        if let Some(endpoint) = self.metrics {
-            file.metrics.address = endpoint;
+        if let Some(address) = self.metrics {
+            file.metrics.address = address;
+        }
+        if let Some(level) = &self.log {
+            file.log.level.clone_from(level);
+        }
+        if let Some(format) = self.log_format {
+            file.log.format = format;
         }
         if let Some(shards) = self.shards {
             file.performance.worker_threads = shards;

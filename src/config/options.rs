@@ -1,6 +1,6 @@
 //! Hands each module the part of the configuration that it asks for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,9 @@ use crate::{call_log, engine, record, shard, signal, webhook};
 
 /// Shortest secret of webhooks, in bytes: as long as what HMAC-SHA256 makes of it (RFC 2104 §3).
 const SECRET_BYTES: usize = 32;
+
+/// Where metrics are served unless it is said.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 impl Config {
     /// What the shards are told.
@@ -120,6 +123,8 @@ impl Config {
                 ..limits::Options::default()
             },
             record_all: self.file.recording.auto && self.file.recording.enabled,
+            drain_timeout: seconds(self.file.server.drain_timeout),
+            max_memory_bytes: self.file.performance.max_memory_total.value() << 20,
             ..signal::Options::default()
         })
     }
@@ -263,6 +268,17 @@ impl Config {
         let listed = self.file.server.trusted_proxies.iter();
         Proxies::parse(listed.map(String::as_str))
             .map_err(|what| problem("server.trusted_proxies", what))
+    }
+
+    /// Where metrics are served, and whether that is as it comes: then another process that has
+    /// the port is no reason not to start.
+    #[must_use]
+    pub fn metrics(&self) -> Option<(SocketAddr, bool)> {
+        match self.file.metrics.address {
+            Tcp::Auto => Some((METRICS, true)),
+            Tcp::Off => None,
+            Tcp::At(address) => Some((address, false)),
+        }
     }
 
     fn turn(&self) -> Option<Turn> {

@@ -37,6 +37,8 @@ pub struct WebrtcFile {
     pub webhooks: Webhooks,
     /// Where calls are written down.
     pub call_log: CallLog,
+    /// What is told to whom about what happens.
+    pub log: Log,
 }
 
 /// Section `server`.
@@ -53,6 +55,8 @@ pub struct Server {
     pub trusted_proxies: Vec<String>,
     /// HTTPS instead of HTTP.
     pub tls: Tls,
+    /// How long calls go on when the server is asked to end, in seconds.
+    pub drain_timeout: Whole<0, 86_400>,
 }
 
 /// Section `server.tls`.
@@ -321,7 +325,34 @@ pub enum Steering {
 #[serde(deny_unknown_fields, default)]
 pub struct Metrics {
     /// Address and port of `/metrics`.
-    pub address: Endpoint,
+    pub address: Tcp,
+}
+
+/// Section `log`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// The least that is told, or directives of `tracing_subscriber::EnvFilter`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+    /// Where traces of joins are sent, by OTLP over HTTP; empty for nowhere.
+    pub otlp: String,
+}
+
+/// How lines of the log look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Fields of the journal where systemd reads the log, else lines for people.
+    #[default]
+    Auto,
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+    /// Fields of the journal.
+    Journald,
 }
 
 /// Section `webhooks`.
@@ -379,6 +410,7 @@ impl Default for Server {
             allowed_origins: vec![Origin::any()],
             trusted_proxies: Vec::new(),
             tls: Tls::default(),
+            drain_timeout: const { Whole::new(300) },
         }
     }
 }
@@ -472,8 +504,16 @@ impl Default for Performance {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self { address: Tcp::Auto }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
         Self {
-            address: Endpoint((std::net::Ipv4Addr::LOCALHOST, 9_090).into()),
+            level: "info".to_owned(),
+            format: LogFormat::Auto,
+            otlp: String::new(),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::media::MediaFile;
 use super::sections::WebrtcFile;
 
 /// Options that are read and checked but change nothing in this version.
-const WITHOUT_EFFECT: [&str; 19] = [
+const WITHOUT_EFFECT: [&str; 17] = [
     "webrtc.max_bitrate",
     "webrtc.min_bitrate",
     "webrtc.simulcast",
@@ -18,9 +18,7 @@ const WITHOUT_EFFECT: [&str; 19] = [
     "performance.max_cpu_per_room",
     "performance.hardware_acceleration",
     "performance.max_memory_per_room",
-    "performance.max_memory_total",
     "performance.garbage_collection_interval",
-    "metrics.address",
     "video.codecs",
     "video.resolutions.preferred.width",
     "video.resolutions.preferred.height",
@@ -29,6 +27,30 @@ const WITHOUT_EFFECT: [&str; 19] = [
     "audio.processing.echo_cancellation",
     "audio.processing.noise_suppression",
 ];
+
+/// Why some of them cannot have any, for whoever set them.
+const REASONS: [(&str, &str); 4] = [
+    (
+        "performance.max_cpu_per_room",
+        "a room lives on one shard, so that it never uses more than one core",
+    ),
+    ("performance.hardware_acceleration", "nothing is transcoded"),
+    (
+        "performance.max_memory_per_room",
+        "memory is not counted by room; what each participant can make the server keep is bounded",
+    ),
+    (
+        "performance.garbage_collection_interval",
+        "what nobody uses is freed at once or within a second",
+    ),
+];
+
+/// Why an option has no effect, where there is a reason.
+#[must_use]
+pub fn reason(path: &str) -> Option<&'static str> {
+    let found = REASONS.iter().find(|(option, _)| *option == path);
+    found.map(|(_, reason)| *reason)
+}
 
 /// Options without effect that differ from their default: whoever set them expects something.
 #[must_use]

@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_millis(2500);
 const SOUND_HEADROOM: f64 = 1.1;
 
 /// One video slot that plays something.
-struct Seat {
+pub(super) struct Seat {
     slot: usize,
     track: TrackId,
     source: Source,
@@ -45,7 +45,7 @@ struct Seat {
     shown: Option<Shown>,
     quality: Quality,
     /// Its part of all rungs.
-    rungs: Range<usize>,
+    pub(super) rungs: Range<usize>,
     before: Before,
     /// The layer that passes.
     live: Option<u8>,
@@ -80,6 +80,7 @@ impl Engine {
             peers,
             tracks,
             rooms,
+            spared,
             ..
         } = self;
         let Some(peer) = peers.get_mut(key).filter(|peer| peer.is_connected()) else {
@@ -90,7 +91,8 @@ impl Engine {
         peer.allocated = Some((now, peer.send_side.estimate()));
         let sound_bps = sound(now, peer, tracks);
         let mut rungs = Vec::new();
-        let seats = seats(now, peer, wish, tracks, &mut rungs);
+        let mut seats = seats(now, peer, wish, tracks, &mut rungs);
+        spared.apply(&mut seats, &rungs);
         let demands: Vec<Demand<'_>> = seats
             .iter()
             .map(|seat| Demand {
@@ -108,9 +110,14 @@ impl Engine {
         let wanted = sound_bps as f64 * SOUND_HEADROOM + allocation.wanted_bps as f64;
         peer.send_side.set_wanted(Bitrate::from(wanted));
         let mut told = Vec::new();
-        for (seat, grant) in seats.iter().zip(&allocation.grants) {
+        for (index, (seat, grant)) in seats.iter().zip(&allocation.grants).enumerate() {
             let slot = &mut peer.slots[seat.slot];
             let Some(track) = slot.track().and_then(|track| tracks.get_mut(track)) else {
+                continue;
+            };
+            if spared.leaves_out(index) {
+                slot.aim(None, Before::Paused);
+                track.handle_aim(key, seat.slot, slot.takes());
                 continue;
             };
             let rungs = &rungs[seat.rungs.clone()];

@@ -73,6 +73,8 @@ pub enum Command {
         /// The candidate line, with or without its `a=`.
         candidate: String,
     },
+    /// From here on the shard spares itself work, or does not.
+    Spare(Spared),
     /// The participant leaves; everything it held is freed.
     Leave {
         /// Who leaves.
@@ -91,6 +93,15 @@ pub enum Command {
         /// Which.
         track: TrackId,
     },
+}
+
+/// What a shard that has too much to do leaves out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spared {
+    /// Whether the highest layer of each video that has several is sent to nobody.
+    pub top_layers: bool,
+    /// Most videos that one viewer is sent.
+    pub videos: Option<u8>,
 }
 
 /// What a shard tells the signalling thread.
@@ -307,6 +318,55 @@ pub enum Refusal {
     TooManyMediaLines(usize, usize),
 }
 
+/// The first step on the way to media that a client did not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MissingStep {
+    /// No STUN request with the credentials of its answer arrived.
+    Stun,
+    /// STUN arrived, but the client never chose a pair (RFC 8445 §8.1.1): what is sent back does
+    /// not reach it.
+    Nomination,
+    /// ICE is up, but no message of a DTLS handshake arrived.
+    Dtls,
+    /// A DTLS handshake began and did not end.
+    DtlsEnd,
+}
+
+impl MissingStep {
+    /// Every step, in their order.
+    pub const ALL: [Self; 4] = [Self::Stun, Self::Nomination, Self::Dtls, Self::DtlsEnd];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Stun => "stun",
+            Self::Nomination => "nomination",
+            Self::Dtls => "dtls",
+            Self::DtlsEnd => "dtls_end",
+        }
+    }
+
+    /// What is missing, and why that may be.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Stun => {
+                "no STUN request arrived: is UDP to the server open, and is the address that it \
+                 announces its own?"
+            }
+            Self::Nomination => {
+                "STUN arrived, but no pair was chosen: do the server's answers reach the client?"
+            }
+            Self::Dtls => "ICE is up, but no DTLS handshake began",
+            Self::DtlsEnd => {
+                "the DTLS handshake did not end: does the network drop large datagrams, or is the \
+                 certificate in the offer another one?"
+            }
+        }
+    }
+}
+
 /// Why the engine closed a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CloseReason {
@@ -314,8 +374,8 @@ pub enum CloseReason {
     Left,
     /// ICE consent or connectivity was lost and did not come back in time.
     ConnectionLost,
-    /// It never completed ICE and DTLS after its offer.
-    ConnectTimeout,
+    /// It never completed ICE and DTLS after its offer; this was the first step that it missed.
+    ConnectTimeout(MissingStep),
     /// It broke the protocol in a way its session cannot survive.
     Misbehaved,
     /// Our own bug: the panic boundary caught it and the peer was dropped.

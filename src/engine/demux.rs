@@ -157,6 +157,11 @@ impl Addresses {
         self.0.retain(|a| *a != remote);
     }
 
+    /// Whether it has proved none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// All of them, leaving none.
     pub(crate) fn take(&mut self) -> Vec<SocketAddr> {
         std::mem::take(&mut self.0)

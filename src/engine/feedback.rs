@@ -4,10 +4,14 @@ use std::time::Instant;
 
 use super::Engine;
 use super::arena::Key;
-use super::egress::feedback::{Disposition, Item};
+use super::command::Kind;
+use super::egress::feedback::{Disposition, Item, ReportBlock};
 use super::peer::Peer;
 use super::stats::Dropped;
 use super::track::Track;
+
+/// A viewer that reports more jitter counts as if it reported this, in microseconds.
+const MAX_JITTER_US: u64 = 10_000_000;
 
 impl Engine {
     /// Takes in a client's SRTCP. `true` when str0m must see it too.
@@ -42,6 +46,7 @@ impl Engine {
                             }
                         }
                         Item::Report(block) => {
+                            self.count_report(key, block);
                             let at = self.wall_clock.at(now);
                             if let Some(peer) = self.peers.get_mut(key) {
                                 peer.send_side.handle_report(now, at, block);
@@ -74,6 +79,25 @@ impl Engine {
         };
         self.feedback = feedback;
         result
+    }
+
+    /// Counts how a slot fares at its viewer.
+    fn count_report(&mut self, key: Key<Peer>, block: &ReportBlock) {
+        let Some((peer, slot)) = self
+            .peers
+            .get(key)
+            .and_then(|peer| Some((peer, peer.send_side.slot_of(block.ssrc)?)))
+        else {
+            return;
+        };
+        let ticks_per_ms = match peer.slots.get(slot).map(|slot| slot.kind) {
+            Some(Kind::Video) => 90,
+            _ => 48,
+        };
+        let jitter_us = u64::from(block.jitter) * 1000 / ticks_per_ms;
+        self.stats.reports += 1;
+        self.stats.reported_loss_256 += u64::from(block.fraction_lost);
+        self.stats.reported_jitter_us += jitter_us.min(MAX_JITTER_US);
     }
 
     /// Sends again what a client misses of one of its slots.

@@ -13,6 +13,7 @@ pub mod copies;
 mod credentials;
 pub mod deadline;
 mod demux;
+mod diagnosis;
 pub mod dtls;
 pub mod egress;
 #[cfg(debug_assertions)]
@@ -32,6 +33,7 @@ mod room;
 mod router;
 mod runs;
 pub mod selector;
+mod spare;
 pub mod speakers;
 pub mod stats;
 #[cfg(test)]
@@ -55,7 +57,7 @@ use str0m::{Event as RtcEvent, IceConnectionState, RtcError};
 
 use crate::id::{PeerId, RoomId, ShardId};
 use arena::{Arena, Key};
-use command::{CloseReason, Command, Event};
+use command::{CloseReason, Command, Event, Spared};
 use copies::Copied;
 use credentials::Credentials;
 use deadline::Deadlines;
@@ -197,6 +199,8 @@ pub struct Engine {
     /// The latest time the engine was told.
     now: Instant,
     stats: Stats,
+    /// What is left out because there is too much to do.
+    spared: Spared,
 }
 
 impl Engine {
@@ -223,6 +227,7 @@ impl Engine {
             outbox: VecDeque::new(),
             now,
             stats: Stats::default(),
+            spared: Spared::default(),
             options,
         }
     }
@@ -262,6 +267,8 @@ impl Engine {
             Command::Silence { track, is_silent } => self.silence(now, track, is_silent),
             Command::Offer { peer, sdp, sources } => self.offer(now, peer, &sdp, &sources),
             Command::Candidate { peer, candidate } => self.candidate(peer, &candidate),
+            // Whoever reports is weighed anew at once.
+            Command::Spare(spared) => self.spared = spared,
             Command::Leave { peer } => self.leave(now, peer),
             Command::Record { room, recording } => self.record(now, &room, recording),
             Command::RenewRecorded { track } => self.renew_recorded(now, track),

@@ -20,6 +20,7 @@ use super::channels::Channels;
 use super::command::{CloseReason, Kind};
 use super::connection::{self, Candidates};
 use super::demux::Addresses;
+use super::diagnosis;
 use super::dtls::Identity;
 use super::egress::clock::SourceClock;
 use super::egress::send_side::SendSide;
@@ -68,7 +69,9 @@ pub(crate) struct Peer {
     /// Where it is sent to, and from: the pair its client nominated.
     pub(crate) path: Option<Path>,
     /// Whether the client has nominated a pair.
-    nominated: bool,
+    pub(super) nominated: bool,
+    /// Whether a DTLS message came from it.
+    pub(super) heard_dtls: bool,
     /// Packets of this turn to forward to it, in order of arrival.
     pub(crate) due: Vec<Due>,
     /// When it was last decided what its slots get, and what was estimated then.
@@ -153,6 +156,7 @@ impl Peer {
             clock: SourceClock::default(),
             path: None,
             nominated: false,
+            heard_dtls: false,
             due: Vec::new(),
             allocated: None,
             waiting: Waiting::default(),
@@ -183,6 +187,7 @@ impl Peer {
         let Ok(receive) = Receive::new(protocol, from, to, bytes) else {
             return Ok(Err(Dropped::Malformed));
         };
+        self.heard_dtls |= diagnosis::is_dtls(bytes);
         let taken = self.rtc.handle_input(Input::Receive(now, receive));
         self.drain()?;
         Ok(taken.map_err(|_| Dropped::Malformed))
@@ -268,7 +273,7 @@ impl Peer {
         }
         Ok(match self.phase {
             Phase::Connecting { since } if now >= since + CONNECT_TIMEOUT => {
-                Some(CloseReason::ConnectTimeout)
+                Some(CloseReason::ConnectTimeout(self.missing_step()))
             }
             Phase::Lost { since } if now >= since + LOST_TIMEOUT => {
                 Some(CloseReason::ConnectionLost)

@@ -51,6 +51,12 @@ pub struct Stats {
     pub data_refused: u64,
     /// Datagrams of str0m's that the guard stopped. Any but zero is our bug.
     pub guarded: u64,
+    /// Reception reports of viewers (RFC 3550 §6.4.1).
+    pub reports: u64,
+    /// What those say was lost since the one before, in 256ths, summed.
+    pub reported_loss_256: u64,
+    /// The jitter that those say there is, in microseconds, summed.
+    pub reported_jitter_us: u64,
     /// Keyframe requests passed up to publishers.
     pub keyframe_requests: u64,
     /// Panics caught at the peer boundary. Any but zero is our bug.

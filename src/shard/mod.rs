@@ -6,6 +6,7 @@ mod driver;
 #[cfg(debug_assertions)]
 mod key_file;
 mod neighbours;
+pub mod probe;
 mod reports;
 mod socket;
 mod steering;
@@ -30,7 +31,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::engine;
 use crate::id::ShardId;
-use crate::mailbox::{self, CommandSender, CopySender, Report, Waker};
+use crate::mailbox::{self, CommandSender, CopySender, Pulse, Report, Waker};
 use driver::Bed;
 use tcp::Port;
 use tcp::door::Door;
@@ -156,6 +157,8 @@ impl StartError {
 pub struct Shards {
     /// The way to each shard, in shard order.
     pub commands: Vec<CommandSender>,
+    /// Whether each turns, in shard order.
+    pub pulses: Vec<Pulse>,
     /// What the sockets are bound to.
     pub bound: Bound,
     /// Which driver turns them.
@@ -213,7 +216,7 @@ pub fn start(
         stops: Vec::new(),
         wakers,
     };
-    let (mut commands, mut threads) = (Vec::new(), Vec::new());
+    let (pulses, mut commands, mut threads) = (pulses(&ending.wakers), Vec::new(), Vec::new());
     let each = ids.zip(beds).zip(sockets).zip(rings);
     for (((shard, bed), socket), neighbours) in each {
         let (stop, stopped) = crossbeam_channel::bounded(0);
@@ -234,6 +237,7 @@ pub fn start(
             flows: attached.flows.clone(),
             steering,
             driver,
+            pulse: pulses[shard.index()].clone(),
             stop: stopped,
         };
         let cpu = cpus.get(shard.index() % cpus.len().max(1)).copied();
@@ -242,6 +246,7 @@ pub fn start(
     }
     Ok(Shards {
         commands,
+        pulses,
         bound: tcp.bound,
         driver,
         steering,
@@ -249,6 +254,12 @@ pub fn start(
         door: tcp.door,
         ending,
     })
+}
+
+fn pulses(wakers: &[Waker]) -> Vec<Pulse> {
+    let each = (0..).map(ShardId::new).zip(wakers);
+    each.map(|(shard, waker)| Pulse::new(shard, waker.clone()))
+        .collect()
 }
 
 /// How many shards there are to be, on so many CPUs.

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
-use hdrhistogram::Histogram;
 use tokio::sync::mpsc::Sender;
 use tracing::trace;
 
@@ -23,7 +22,7 @@ use crate::engine::command::Command;
 use crate::engine::copies::Copied;
 use crate::engine::{self, Arrival, Datagram, Engine, Handoff, Output};
 use crate::id::ShardId;
-use crate::mailbox::{CopySender, Report, Snapshot};
+use crate::mailbox::{CopySender, Histograms, Pulse, Report, Snapshot};
 
 /// The engine's timeouts are handled no more often than this: each wake-up costs some 15 to
 /// 50 us of CPU. Also how soon a full queue is tried again.
@@ -41,8 +40,6 @@ const TCP_PACKETS_PER_TURN: usize = 256;
 const COMMANDS_PER_TURN: usize = 16;
 /// Datagrams that are sent before the engine's output is drained to the end.
 const FLUSH_DATAGRAMS: usize = 1024;
-/// Longest time the histograms tell apart, in nanoseconds: longer ones count as this.
-const LONGEST_NS: u64 = 10_000_000_000;
 
 /// What one shard is made of, on the way to its thread.
 pub(super) struct Parts {
@@ -63,6 +60,7 @@ pub(super) struct Parts {
     pub(super) flows: Flows,
     pub(super) steering: Steering,
     pub(super) driver: Driver,
+    pub(super) pulse: Pulse,
     /// Closed when the shard should end.
     pub(super) stop: Receiver<Infallible>,
 }
@@ -94,6 +92,7 @@ pub(super) struct Turn {
     flows: Flows,
     steering: Steering,
     driver: Driver,
+    pulse: Pulse,
     stop: Receiver<Infallible>,
     /// Before this the engine's timeouts wait.
     next_tick: Instant,
@@ -106,10 +105,8 @@ pub(super) struct Turn {
     /// When the kernel got the first datagram of this turn that was not yet followed by a send.
     oldest_arrival: Option<Instant>,
     counts: Counts,
-    /// Length of turns with work, since the last snapshot.
-    turn_ns: Histogram<u64>,
-    /// From the kernel's receiving a datagram to the send call that follows it, likewise.
-    delay_ns: Histogram<u64>,
+    /// What has been measured, but for the runs: those are where they are sent.
+    histograms: Histograms,
     #[cfg(debug_assertions)]
     key_file: KeyFile,
 }
@@ -119,6 +116,8 @@ pub(super) struct Turn {
 struct Counts {
     /// Turns in which there was work.
     turns: u64,
+    /// How long those took in all, in nanoseconds.
+    busy_ns: u64,
     /// Commands taken.
     commands: u64,
     /// Copies given to the recorder.
@@ -142,8 +141,6 @@ impl Turn {
     pub(super) fn new(parts: Parts) -> Self {
         let mut clock = Clock::new();
         let now = clock.moment();
-        let histogram =
-            || Histogram::new_with_bounds(1, LONGEST_NS, 2).expect("the bounds are in order");
         Self {
             shard: parts.shard,
             engine: Engine::new(now, clock.since_epoch(), parts.engine),
@@ -159,6 +156,7 @@ impl Turn {
             flows: parts.flows,
             steering: parts.steering,
             driver: parts.driver,
+            pulse: parts.pulse,
             stop: parts.stop,
             next_tick: now,
             next_snapshot: now,
@@ -166,8 +164,7 @@ impl Turn {
             facts_waiting: false,
             oldest_arrival: None,
             counts: Counts::default(),
-            turn_ns: histogram(),
-            delay_ns: histogram(),
+            histograms: Histograms::default(),
             #[cfg(debug_assertions)]
             key_file: KeyFile::from_environment(),
         }
@@ -176,6 +173,7 @@ impl Turn {
     /// One turn.
     pub(super) fn run(&mut self) -> Next {
         let start = self.clock.tick();
+        self.pulse.beat();
         if self.stop.try_recv() == Err(TryRecvError::Disconnected) {
             self.give_out();
             self.tell();
@@ -200,8 +198,9 @@ impl Turn {
         let end = self.clock.tick();
         if work.any {
             self.counts.turns += 1;
-            let length = end.duration_since(start);
-            self.turn_ns.saturating_record(length.as_nanos() as u64);
+            let length = end.duration_since(start).as_nanos() as u64;
+            self.counts.busy_ns += length;
+            self.histograms.turn_ns.saturating_record(length);
         }
         if work.any || work.more {
             return Next::Again;
@@ -383,7 +382,8 @@ impl Turn {
     fn flush(&mut self) {
         if let Some(arrived) = self.oldest_arrival.take() {
             let delay = self.clock.tick().saturating_duration_since(arrived);
-            self.delay_ns.saturating_record(delay.as_nanos() as u64);
+            let delay_ns = &mut self.histograms.delay_ns;
+            delay_ns.saturating_record(delay.as_nanos() as u64);
         }
         self.udp_out.flush(&self.socket, self.engine.arena());
     }
@@ -418,26 +418,22 @@ impl Turn {
         let snapshot = Snapshot {
             engine: self.engine.stats(),
             shard: self.counters(),
+            histograms: Histograms {
+                run_datagrams: self.udp_out.runs().clone(),
+                ..self.histograms.clone()
+            },
         };
         self.reports.push_snapshot(self.shard, snapshot);
-        self.turn_ns.reset();
-        self.delay_ns.reset();
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let (udp_in, udp_out) = (self.udp_in.counts(), self.udp_out.counts());
         let (rings, reports) = (self.neighbours.counts(), self.reports.counts());
-        let us =
-            |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) / 1000;
         let tcp = self.tcp.iter().flat_map(Port::counters);
         let mut counters = vec![
             ("turns", self.counts.turns),
-            ("turn_us_p50", us(&self.turn_ns, 0.5)),
-            ("turn_us_p99", us(&self.turn_ns, 0.99)),
-            ("turn_us_p999", us(&self.turn_ns, 0.999)),
-            ("delay_us_p50", us(&self.delay_ns, 0.5)),
-            ("delay_us_p99", us(&self.delay_ns, 0.99)),
-            ("delay_us_p999", us(&self.delay_ns, 0.999)),
+            ("busy_us", self.counts.busy_ns / 1000),
+            ("command_queue", self.commands.len() as u64),
             ("commands", self.counts.commands),
             ("copies", self.counts.copies),
             ("copies_dropped", self.counts.copies_dropped),
@@ -546,6 +542,7 @@ mod tests {
                 flows: attached.flows.clone(),
                 steering: attached.steering,
                 driver: Driver::Epoll,
+                pulse: Pulse::new(shard, Waker::new(|| {})),
                 stop: stopped,
             };
             (

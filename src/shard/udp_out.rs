@@ -7,11 +7,13 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 
 use bytes::Bytes;
+use hdrhistogram::Histogram;
 use str0m::net::Transmit;
 
 use super::socket::Family;
 use super::sys::{SendBuffers, SendEntry};
 use crate::engine::Run;
+use crate::mailbox::Histograms;
 
 /// Datagrams that wait while the kernel takes no more. When full the oldest is dropped and
 /// counted: a late packet is worth less than a fresh one.
@@ -112,6 +114,8 @@ pub(super) struct UdpOut {
     /// Whether the kernel took no more at the last flush.
     blocked: bool,
     counts: Counts,
+    /// How many datagrams each entry had.
+    runs: Histogram<u64>,
 }
 
 impl UdpOut {
@@ -132,6 +136,7 @@ impl UdpOut {
             singles_left: 0,
             blocked: false,
             counts: Counts::default(),
+            runs: Histograms::default().run_datagrams,
         }
     }
 
@@ -234,6 +239,11 @@ impl UdpOut {
         self.counts
     }
 
+    /// How many datagrams went in each entry.
+    pub(super) fn runs(&self) -> &Histogram<u64> {
+        &self.runs
+    }
+
     /// Lays out the front of the queue as entries.
     fn plan(&mut self) {
         self.entries.clear();
@@ -288,6 +298,7 @@ impl UdpOut {
             self.counts.bytes += sent.map(|t| t.payload.len() as u64).sum::<u64>();
             self.counts.datagrams += entry.datagrams as u64;
             self.counts.entries += 1;
+            self.runs.saturating_record(entry.datagrams as u64);
             if entry.segment.is_some() {
                 self.counts.gso_entries += 1;
                 self.counts.gso_segments += entry.datagrams as u64;

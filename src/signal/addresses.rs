@@ -91,6 +91,11 @@ impl Addresses {
         }
     }
 
+    /// From here on these limits hold; what is held already stays.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options;
+    }
+
     /// Counts a room that this address makes.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri, header};
 
-use crate::signal::access;
+use crate::signal::Live;
 use crate::signal::proxies::Proxies;
 use crate::signal::session::Visitor;
 
@@ -20,7 +20,7 @@ pub struct Remote(pub IpAddr);
 #[derive(Debug, Clone)]
 pub struct Places {
     /// Names the headers of tokens.
-    pub access: Arc<access::Options>,
+    pub live: Live,
     /// Who is believed about addresses.
     pub proxies: Arc<Proxies>,
 }
@@ -37,7 +37,11 @@ where
         let address = remote.map_or(IpAddr::from([0, 0, 0, 0]), |remote| remote.0);
         Ok(Self {
             network: places.proxies.client(address, &parts.headers).into(),
-            token: token(&parts.headers, &parts.uri, &places.access.token_header),
+            token: token(
+                &parts.headers,
+                &parts.uri,
+                &places.live.borrow().access.token_header,
+            ),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Who is where: rooms and their shards, their members and what those publish. Pure.
 
+mod admission;
 mod recording;
 mod tracks;
 
@@ -102,6 +103,12 @@ pub enum NoEntry {
     /// The server has as many rooms as it may have.
     #[error("the server has {0} rooms and takes no more")]
     TooManyRooms(usize),
+    /// The server takes no new rooms any more.
+    #[error("the server is about to stop and takes no new rooms; another one may")]
+    Draining,
+    /// The shard that the peer would come to has too much to do already.
+    #[error("the server has more to do than it can take; try again in a moment")]
+    Overloaded,
     /// The room that is to be made is there.
     #[error("there is a room of this name already")]
     RoomExists,
@@ -132,6 +139,8 @@ pub struct Directory {
     addresses: Addresses,
     numbers: PeerNumbers,
     happenings: VecDeque<Happening>,
+    is_draining: bool,
+    is_out_of_memory: bool,
 }
 
 /// What a shard carries, as far as the directory knows.
@@ -140,6 +149,8 @@ struct Load {
     shard: ShardId,
     peers: usize,
     rooms: usize,
+    /// Whether it has too much to do to take anyone in.
+    is_overloaded: bool,
 }
 
 /// A room.
@@ -188,6 +199,7 @@ impl Directory {
             shard,
             peers: 0,
             rooms: 0,
+            is_overloaded: false,
         };
         Self {
             addresses: Addresses::new(options.per_address.clone()),
@@ -197,6 +209,8 @@ impl Directory {
             peers: HashMap::new(),
             numbers: PeerNumbers::default(),
             happenings: VecDeque::new(),
+            is_draining: false,
+            is_out_of_memory: false,
         }
     }
 
@@ -208,34 +222,6 @@ impl Directory {
                 return peer;
             }
         }
-    }
-
-    /// Makes a room that is kept while nobody is in it.
-    ///
-    /// # Errors
-    ///
-    /// [`NoEntry`] says which limit is reached.
-    pub fn create(
-        &mut self,
-        now: Instant,
-        new: NewRoom,
-        maker: Network,
-    ) -> Result<RoomId, NoEntry> {
-        let id = new.id.unwrap_or_else(|| self.draw_room());
-        if self.rooms.contains_key(&id) {
-            return Err(NoEntry::RoomExists);
-        }
-        let room = self.open(now, &id, maker)?;
-        room.is_kept = true;
-        room.name = new.name;
-        let most = room.max_participants;
-        room.max_participants = new.max_participants.unwrap_or(most).min(most);
-        Ok(id)
-    }
-
-    fn draw_room(&mut self) -> RoomId {
-        let name = format!("room-{:016x}", self.numbers.draw_number());
-        RoomId::parse(&name).expect("letters, digits and a dash")
     }
 
     /// Puts a peer into a room, and says which shard the room lives on: the least loaded one
@@ -261,6 +247,9 @@ impl Directory {
         match self.rooms.get(&room) {
             Some(found) if found.members.len() >= found.max_participants => {
                 return Err(NoEntry::RoomFull(found.members.len()));
+            }
+            Some(found) if self.is_out_of_memory || self.shards[found.home].is_overloaded => {
+                return Err(NoEntry::Overloaded);
             }
             None if !self.options.auto_create => return Err(NoEntry::NoSuchRoom),
             _ => self.addresses.add_participant(now, member.network)?,
@@ -288,6 +277,9 @@ impl Directory {
     }
 
     fn open(&mut self, now: Instant, id: &RoomId, maker: Network) -> Result<&mut Room, NoEntry> {
+        if let Some(no) = self.closed() {
+            return Err(no);
+        }
         if self.rooms.len() >= self.options.max_rooms {
             return Err(NoEntry::TooManyRooms(self.rooms.len()));
         }
@@ -296,7 +288,7 @@ impl Directory {
             .shards
             .iter_mut()
             .enumerate()
-            .min_by_key(|(_, load)| (load.peers, load.rooms))
+            .min_by_key(|(_, load)| (load.is_overloaded, load.peers, load.rooms))
             .expect("there is at least one shard");
         load.rooms += 1;
         let room_id = Shown(id.clone());

@@ -284,7 +284,7 @@ impl From<CloseReason> for LeaveReason {
     fn from(reason: CloseReason) -> Self {
         match reason {
             CloseReason::Left => Self::Removed,
-            CloseReason::ConnectionLost | CloseReason::ConnectTimeout => Self::MediaLost,
+            CloseReason::ConnectionLost | CloseReason::ConnectTimeout(_) => Self::MediaLost,
             CloseReason::Misbehaved => Self::BrokeRules,
             CloseReason::Panicked => Self::ServerError,
             CloseReason::Full => Self::NoPlace,
@@ -380,7 +380,7 @@ mod tests {
             room_id: Shown(room),
             participant_id: Shown(peer),
             user_id: None,
-            reason: LeaveReason::from(CloseReason::ConnectTimeout),
+            reason: LeaveReason::from(CloseReason::ConnectionLost),
         });
         let expected = json!({
             "id": "e_1_1", "at": 5, "type": "participant-left", "roomId": "daily",

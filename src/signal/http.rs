@@ -20,17 +20,20 @@ use crate::signal::origin::Origins;
 use crate::signal::problem::Code;
 use crate::signal::proxies::Proxies;
 use crate::signal::session::Visitor;
-use crate::signal::{Options, access, api, limits, page, tls, websocket};
+use crate::signal::watchdog::Vitals;
+use crate::signal::{Live, api, limits, page, tls, websocket};
 
 /// What every route may use.
 #[derive(Debug, Clone)]
 pub struct Site {
     /// Who knows everything.
     pub hub: Handle,
-    /// Who gets in.
-    pub access: Arc<access::Options>,
+    /// The latest options.
+    pub live: Live,
     /// Who is believed about addresses.
     pub proxies: Arc<Proxies>,
+    /// Shards that do not turn.
+    pub vitals: Vitals,
     /// Pages of which origins may use it.
     pub origins: Arc<Origins>,
     /// Where the call log is asked, if there is one.
@@ -44,11 +47,13 @@ pub struct Site {
 impl Site {
     /// A site in front of `hub`.
     #[must_use]
-    pub fn new(hub: Handle, options: &Options) -> Self {
+    pub fn new(hub: Handle, live: Live, vitals: Vitals) -> Self {
+        let options = live.borrow().clone();
         Self {
             hub,
-            access: Arc::new(options.access.clone()),
             proxies: Arc::new(options.proxies.clone()),
+            live,
+            vitals,
             origins: Arc::new(Origins::new(&options.allowed_origins)),
             call_log: options.call_log.clone(),
             readers: Arc::new(Semaphore::new(limits::MAX_READERS)),
@@ -60,7 +65,7 @@ impl Site {
 impl FromRef<Site> for Places {
     fn from_ref(site: &Site) -> Self {
         Self {
-            access: Arc::clone(&site.access),
+            live: site.live.clone(),
             proxies: Arc::clone(&site.proxies),
         }
     }
@@ -68,8 +73,9 @@ impl FromRef<Site> for Places {
 
 /// All routes; those of the dialects are given.
 pub fn router(site: Site, with_page: bool, dialects: Router<Site>) -> Router {
+    let cors = site.origins.cors(&site.live.borrow().access.token_header);
     let api = api::routes()
-        .layer(site.origins.cors(&site.access.token_header))
+        .layer(cors)
         .layer(DefaultBodyLimit::max(limits::MAX_BODY_BYTES))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::REQUEST_TIMEOUT,

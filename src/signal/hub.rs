@@ -4,6 +4,7 @@
 
 mod answers;
 mod handle;
+mod operate;
 mod recordings;
 mod shards;
 
@@ -12,20 +13,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::Utf8Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::engine::command::{Command, Event};
-use crate::id::PeerId;
+use crate::id::{PeerId, ShardId};
 use crate::mailbox::{CommandSender, Report, Undelivered};
 use crate::record::Desk;
 use crate::signal::addresses::{Network, TooMany};
 use crate::signal::directory::{Directory, SocketId};
+use crate::signal::drain::Drain;
 use crate::signal::figures::Signalling;
 use crate::signal::happening::Happening;
-use crate::signal::ice_servers::IceServers;
+use crate::signal::joins::Joins;
 use crate::signal::limits::{self, LogGate};
 use crate::signal::message::{Reference, ServerMessage};
+use crate::signal::operator::{Reload, Wanted};
 use crate::signal::outlets::Outlets;
+use crate::signal::overload::Ladder;
 use crate::signal::problem::Problem;
 use crate::signal::session::{CloseCode, Output, Rules, Session, Visitor};
 use crate::signal::sockets::Sockets;
@@ -54,6 +58,8 @@ pub enum Input {
     Denied(Denied),
     /// Somebody asks over HTTP.
     Asked(Question),
+    /// The operator, or the system, wants something of the process.
+    Operator(Wanted),
 }
 
 impl From<(SocketId, Heard)> for Input {
@@ -70,7 +76,8 @@ pub struct ShardsEnded;
 #[derive(Debug)]
 pub struct Hub {
     rules: Arc<Rules>,
-    ice_servers: IceServers,
+    settings: watch::Sender<Arc<Options>>,
+    reload: Option<Reload>,
     inputs: mpsc::Receiver<Input>,
     shards: Shards,
     directory: Directory,
@@ -79,6 +86,11 @@ pub struct Hub {
     signalling: Signalling,
     outlets: Outlets,
     recordings: Recordings,
+    joins: Joins,
+    ladders: BTreeMap<ShardId, Ladder>,
+    drain: Drain,
+    /// Whether the process is to end now.
+    is_over: bool,
     log: Log,
 }
 
@@ -95,6 +107,7 @@ struct Log {
     slow: LogGate,
     busy: LogGate,
     denied: LogGate,
+    memory: LogGate,
 }
 
 /// How long a shard with a full queue is left alone before it is told again who left.
@@ -109,10 +122,12 @@ impl Hub {
     #[must_use]
     pub fn new(
         now: Instant,
-        options: &Options,
+        settings: watch::Sender<Arc<Options>>,
+        reload: Option<Reload>,
         commands: Vec<CommandSender>,
         recorder: Option<Desk>,
     ) -> (Self, Handle) {
+        let options = settings.borrow().clone();
         let (handle, inputs) = Handle::new();
         let ids: Vec<_> = commands.iter().map(CommandSender::shard).collect();
         let hub = Self {
@@ -120,7 +135,8 @@ impl Hub {
                 access: options.access.clone(),
                 limits: options.limits.clone(),
             }),
-            ice_servers: options.ice_servers.clone(),
+            settings,
+            reload,
             inputs,
             shards: Shards::new(commands),
             directory: Directory::new(options.rooms.clone(), &ids),
@@ -129,10 +145,15 @@ impl Hub {
             signalling: Signalling::default(),
             outlets: Outlets::new(options.outlets.clone()),
             recordings: Recordings::new(recorder, options.record_all),
+            joins: Joins::new(now),
+            ladders: ids.iter().map(|id| (*id, Ladder::default())).collect(),
+            drain: Drain::default(),
+            is_over: false,
             log: Log {
                 slow: LogGate::new(now),
                 busy: LogGate::new(now),
                 denied: LogGate::new(now),
+                memory: LogGate::new(now),
             },
         };
         (hub, handle)
@@ -170,6 +191,9 @@ impl Hub {
                 _ = sweep.tick() => self.sweep(Now::read()),
             }
             self.note(Now::read());
+            if self.is_over {
+                break Ok(());
+            }
         };
         stopping();
         self.shutdown(Now::read()).await;
@@ -203,6 +227,7 @@ impl Hub {
             Input::Happened(happening) => self.tell_outlets(now, happening),
             Input::Denied(denied) => self.log_denied(now.at, &denied),
             Input::Asked(question) => self.answer(now, question),
+            Input::Operator(wanted) => self.handle_wanted(now, wanted),
         }
     }
 
@@ -255,7 +280,7 @@ impl Hub {
             now,
             socket,
             visitor,
-            &self.ice_servers,
+            &self.settings.borrow().ice_servers,
             &self.rules,
             &mut self.directory,
         );
@@ -268,6 +293,13 @@ impl Hub {
         match report {
             Report::Event(event) => {
                 let peer = whose(&event, &self.directory);
+                if let Some(peer) = peer {
+                    match event {
+                        Event::Connected { .. } => self.joins.handle_connected(now.at, peer),
+                        Event::Closed { reason, .. } => self.joins.handle_closed(now, peer, reason),
+                        _ => {}
+                    }
+                }
                 let member = peer.and_then(|peer| self.directory.member(peer));
                 // An event about somebody who has left meanwhile is nobody's.
                 if let Some(socket) = member.map(|member| member.socket) {
@@ -277,7 +309,7 @@ impl Hub {
                 }
             }
             Report::Snapshot(id, figures) => {
-                self.shards.handle_snapshot(id, figures);
+                self.shards.handle_snapshot(now.at, id, figures);
             }
         }
     }
@@ -391,12 +423,15 @@ impl Hub {
             });
             self.forget_if_gone(socket);
         }
+        self.weigh(now.at);
+        self.look_at_drain(now);
     }
 
     /// Tells of everything that has happened in rooms.
     fn note(&mut self, now: Now) {
         while let Some(happening) = self.directory.poll_happening() {
             self.follow(now, &happening);
+            self.follow_join(now, &happening);
             self.tell_outlets(now, happening);
         }
     }

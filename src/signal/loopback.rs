@@ -21,6 +21,7 @@ mod tests {
     use crate::id::{PeerId, RoomId, ShardId, TrackId};
     use crate::mailbox::{self, COMMAND_QUEUE, Report, Snapshot, Waker};
     use crate::signal::ice_servers::IceServers;
+    use crate::signal::operator::Operator;
     use crate::signal::{Options, ServeError, limits, run, serve};
 
     /// How long anything may take before a test fails instead of hanging.
@@ -54,7 +55,8 @@ mod tests {
                 let stop = async {
                     let _ = stop.await;
                 };
-                serve(options, listener, commands, receiver, None, stop)
+                let operator = Operator::default();
+                serve(options, listener, commands, receiver, None, operator, stop)
             });
             Self {
                 address,
@@ -633,6 +635,7 @@ mod tests {
             vec![commands],
             receiver,
             None,
+            Operator::default(),
             std::future::pending(),
         );
         tokio::spawn(serving);

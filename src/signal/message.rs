@@ -141,6 +141,9 @@ pub enum ServerMessage {
         code: Code,
         /// What, for people.
         message: String,
+        /// When it makes sense to try again, in seconds, where that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after: Option<u32>,
         /// The `ref` of the message refused.
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<Reference>,
@@ -209,6 +212,11 @@ pub enum ServerMessage {
         room_id: Shown<RoomId>,
         /// Why, for programs. Stable.
         reason: RoomClosedReason,
+    },
+    /// The server takes no new rooms any more; calls go on until they end, or until then.
+    ServerDraining {
+        /// When rooms are closed, in seconds since 1970; `null` when the server goes on after all.
+        deadline: Option<u64>,
     },
     /// What another participant sent to this one alone: its own message, with `from`.
     #[serde(untagged)]

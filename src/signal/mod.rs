@@ -12,17 +12,22 @@ pub mod calls;
 pub mod check;
 pub mod dialect;
 pub mod directory;
+pub mod drain;
 pub mod figures;
 pub mod happening;
 pub mod http;
 pub mod hub;
 pub mod ice_servers;
+pub mod joins;
 pub mod limits;
 pub mod listener;
+pub mod load;
 pub mod message;
 pub mod numbers;
+pub mod operator;
 pub mod origin;
 pub mod outlets;
+pub mod overload;
 pub mod page;
 pub mod problem;
 pub mod proxies;
@@ -35,6 +40,7 @@ pub mod sockets;
 pub mod stay;
 pub mod tls;
 pub mod token;
+pub mod watchdog;
 pub mod websocket;
 
 #[cfg(test)]
@@ -46,8 +52,10 @@ mod schema;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use sd_notify::NotifyState;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
@@ -58,6 +66,7 @@ use crate::signal::dialect::paths::Dialects;
 use crate::signal::directory::RoomOptions;
 use crate::signal::hub::Hub;
 use crate::signal::ice_servers::IceServers;
+use crate::signal::operator::Operator;
 use crate::signal::outlets::Outlet;
 use crate::signal::proxies::Proxies;
 
@@ -89,7 +98,14 @@ pub struct Options {
     pub call_log: Option<Asker>,
     /// Whether every room is recorded from its beginning.
     pub record_all: bool,
+    /// How long calls may go on when the server is asked to end.
+    pub drain_timeout: Duration,
+    /// Resident memory of the process above which nobody is taken in.
+    pub max_memory_bytes: u64,
 }
+
+/// The latest options. Some of them count at the start only; see [`hub`].
+pub type Live = watch::Receiver<Arc<Options>>;
 
 impl Default for Options {
     fn default() -> Self {
@@ -106,6 +122,8 @@ impl Default for Options {
             outlets: Vec::new(),
             call_log: None,
             record_all: false,
+            drain_timeout: Duration::from_secs(300),
+            max_memory_bytes: 8 << 30,
         }
     }
 }
@@ -127,19 +145,19 @@ pub enum ServeError {
     ShardsEnded,
 }
 
-/// Listens where `options` say, so that a taken port is known before anything else starts.
+/// Listens there, so that a taken port is known before anything else starts.
 ///
 /// # Errors
 ///
 /// [`ServeError::Bind`].
-pub fn bind(options: &Options) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(options.listen).map_err(|e| ServeError::Bind(options.listen, e))
+pub fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).map_err(|e| ServeError::Bind(address, e))
 }
 
-/// Serves until `shutdown` is done or all shards have ended. Blocks its thread, which does
-/// nothing else.
+/// Serves until `shutdown` is done, the operator wants an end, or all shards have ended. Blocks its
+/// thread, which does nothing else.
 ///
-/// On shutdown everyone in a room is told `room-closed`, and every WebSocket is closed with 1001.
+/// At the end everyone in a room is told `room-closed`, and every WebSocket is closed with 1001.
 ///
 /// # Errors
 ///
@@ -154,15 +172,17 @@ pub fn serve(
     commands: Vec<CommandSender>,
     reports: Receiver<Report>,
     recorder: Option<Desk>,
+    operator: Operator,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(ServeError::Start)?;
-    let served = runtime.block_on(run(
-        options, listener, commands, reports, recorder, shutdown,
-    ));
+    let running = run(
+        options, listener, commands, reports, recorder, operator, shutdown,
+    );
+    let served = runtime.block_on(running);
     // Connections that did not end in time are not waited for.
     runtime.shutdown_background();
     served
@@ -174,21 +194,43 @@ async fn run(
     commands: Vec<CommandSender>,
     reports: Receiver<Report>,
     recorder: Option<Desk>,
+    operator: Operator,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    listener.set_nonblocking(true).map_err(ServeError::Start)?;
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Start)?;
-    let (hub, handle) = Hub::new(clock(), &options, commands, recorder);
+    let listener = listen(listener)?;
+    let metrics = operator.metrics.map(listen).transpose()?;
+    let (settings, live) = watch::channel(Arc::new(options.clone()));
+    let (hub, handle) = Hub::new(clock(), settings, operator.reload, commands, recorder);
     let dialects = Dialects::start(clock(), &options, &handle);
-    let routes = dialects.routes(&handle, &options);
-    let site = http::Site::new(handle, &options);
+    let routes = dialects.routes(&handle, &live);
+    let (stuck, vitals) = watch::channel(Vec::new());
+    tokio::spawn(watchdog::watch(operator.pulses, handle.clone(), stuck));
+    if let Some(listener) = metrics {
+        let scrapes = operator::scrapes(handle.clone());
+        tokio::spawn(listener::accept(
+            listener,
+            scrapes,
+            None,
+            operator::MAX_SCRAPERS,
+        ));
+    }
+    if operator.takes_signals {
+        tokio::spawn(operator::take_signals(handle.clone()));
+    }
+    let site = http::Site::new(handle, live, vitals);
     let app = http::router(site, options.page, routes);
     let max_connections = options.limits.max_connections;
     let tls = options.tls.map(start_tls).transpose()?;
     let accepting = tokio::spawn(listener::accept(listener, app, tls, max_connections));
+    watchdog::tell_systemd(&[NotifyState::Ready]);
     let served = hub.run(reports, shutdown, || accepting.abort()).await;
     dialects.stop().await;
     served.map_err(|_| ServeError::ShardsEnded)
+}
+
+fn listen(listener: TcpListener) -> Result<tokio::net::TcpListener, ServeError> {
+    listener.set_nonblocking(true).map_err(ServeError::Start)?;
+    tokio::net::TcpListener::from_std(listener).map_err(ServeError::Start)
 }
 
 fn start_tls(options: tls::Options) -> Result<tls::Current, ServeError> {

@@ -7,10 +7,11 @@ use crate::engine::command::{CloseReason, Refusal};
 use crate::signal::addresses::TooMany;
 use crate::signal::directory::NoEntry;
 use crate::signal::message::{Reference, ServerMessage};
+use crate::signal::overload::RETRY_AFTER_SECONDS;
 use crate::signal::token::Denied;
 
 /// What went wrong, for programs. Codes are never renamed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
     /// The text is not JSON.
@@ -69,6 +70,8 @@ pub enum Code {
     ServerFull,
     /// The server has more to do than it can take. Try again.
     ServerBusy,
+    /// The server is about to stop and takes no new rooms.
+    ServerDraining,
     /// Nobody of this name is in the room.
     NoSuchParticipant,
     /// The sender publishes no track of this name.
@@ -98,6 +101,8 @@ pub struct Problem {
     pub code: Code,
     /// For people.
     pub message: String,
+    /// When it makes sense to try again, in seconds, where that is known.
+    pub retry_after: Option<u32>,
     /// For the log: why exactly the client is `unauthorized`.
     pub denied: Option<Denied>,
 }
@@ -113,6 +118,7 @@ impl Problem {
         Self {
             code,
             message,
+            retry_after: None,
             denied: None,
         }
     }
@@ -123,6 +129,7 @@ impl Problem {
         ServerMessage::Error {
             code: self.code,
             message: self.message,
+            retry_after: self.retry_after,
             reference,
         }
     }
@@ -169,8 +176,14 @@ impl From<NoEntry> for Problem {
             NoEntry::NoSuchRoom => Code::NoSuchRoom,
             NoEntry::RoomFull(_) => Code::RoomFull,
             NoEntry::TooManyRooms(_) => Code::TooManyRooms,
+            NoEntry::Draining => Code::ServerDraining,
+            NoEntry::Overloaded => Code::ServerBusy,
         };
-        Self::new(code, &no.to_string())
+        let retry_after = (no == NoEntry::Overloaded).then_some(RETRY_AFTER_SECONDS);
+        Self {
+            retry_after,
+            ..Self::new(code, &no.to_string())
+        }
     }
 }
 
@@ -182,10 +195,7 @@ impl From<CloseReason> for Problem {
                 Code::ConnectionLost,
                 "the media connection was lost; join again",
             ),
-            CloseReason::ConnectTimeout => (
-                Code::ConnectTimeout,
-                "no media connection came about: is UDP to the server open?",
-            ),
+            CloseReason::ConnectTimeout(step) => (Code::ConnectTimeout, step.sentence()),
             CloseReason::Misbehaved => (Code::Misbehaved, "your media broke the protocol"),
             CloseReason::Panicked => (
                 Code::InternalError,

@@ -441,7 +441,7 @@ mod tests {
 
     use super::*;
     use crate::engine::command::{CloseReason, Event, Refusal};
-    use crate::engine::command::{Kind, Permissions, Slot, Source, TrackInfo};
+    use crate::engine::command::{Kind, MissingStep, Permissions, Slot, Source, TrackInfo};
     use crate::id::TrackId;
     use crate::signal::directory::RoomOptions;
     use crate::signal::{clock, fixture};
@@ -1071,7 +1071,10 @@ mod tests {
         let codes = [
             (CloseReason::Left, "removed"),
             (CloseReason::ConnectionLost, "connection-lost"),
-            (CloseReason::ConnectTimeout, "connect-timeout"),
+            (
+                CloseReason::ConnectTimeout(MissingStep::Stun),
+                "connect-timeout",
+            ),
             (CloseReason::Misbehaved, "misbehaved"),
             (CloseReason::Panicked, "internal-error"),
             (CloseReason::Full, "server-full"),
@@ -1541,6 +1544,7 @@ mod tests {
                 Command::Leave { peer } => assert_eq!(there.insert(*peer, false), Some(true)),
                 Command::Silence { .. }
                 | Command::Record { .. }
+                | Command::Spare(_)
                 | Command::RenewRecorded { .. } => panic!("a session does not ask for this"),
                 Command::Offer { peer, .. }
                 | Command::Permit { peer, .. }

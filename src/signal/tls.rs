@@ -204,7 +204,10 @@ mod tests {
             tls: Some(options.clone()),
             ..crate::signal::Options::default()
         };
-        let app = http::router(Site::new(hub, &signalling), false, axum::Router::new());
+        let (_settings, live) = watch::channel(Arc::new(signalling));
+        let (_stuck, vitals) = watch::channel(Vec::new());
+        let site = Site::new(hub, live, vitals);
+        let app = http::router(site, false, axum::Router::new());
         tokio::spawn(listener::accept(listener, app, Some(current), 10));
         let mut roots = RootCertStore::empty();
         roots.add(certificate).unwrap();

@@ -25,7 +25,7 @@ const ACTING: [&str; 6] = [
     "std::net::TcpListener",
 ];
 
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 18] = [
     Rule {
         module: "id",
         own: &[],
@@ -45,7 +45,7 @@ const RULES: [Rule; 16] = [
     Rule {
         module: "mailbox",
         own: &["engine::command", "engine::copies", "engine::stats", "id"],
-        packages: &["crossbeam_channel", "tokio"],
+        packages: &["crossbeam_channel", "tokio", "hdrhistogram"],
     },
     Rule {
         module: "shard",
@@ -69,11 +69,14 @@ const RULES: [Rule; 16] = [
             "engine::stats",
             "id",
             "mailbox",
+            "metrics",
             "record",
             "signal",
         ],
         packages: &[
             "axum",
+            "hdrhistogram",
+            "sd_notify",
             "tokio",
             "futures_util",
             "serde",
@@ -125,7 +128,7 @@ const RULES: [Rule; 16] = [
     Rule {
         module: "metrics",
         own: &["engine::stats", "id", "mailbox", "metrics"],
-        packages: &["tracing"],
+        packages: &["hdrhistogram", "prometheus_client"],
     },
     Rule {
         module: "webhook",
@@ -142,7 +145,14 @@ const RULES: [Rule; 16] = [
         own: &[
             "engine", "shard", "signal", "record", "metrics", "webhook", "call_log", "id", "config",
         ],
-        packages: &["serde", "serde_yaml", "serde_json", "clap", "if_addrs"],
+        packages: &[
+            "serde",
+            "serde_yaml",
+            "serde_json",
+            "clap",
+            "clap_complete",
+            "if_addrs",
+        ],
     },
     Rule {
         module: "main",
@@ -150,11 +160,29 @@ const RULES: [Rule; 16] = [
         packages: &[
             "corelay",
             "clap",
+            "clap_complete",
+            "clap_mangen",
             "indicatif",
-            "tokio",
+            "tracing",
+        ],
+    },
+    Rule {
+        module: "log",
+        own: &[],
+        packages: &[
             "tracing",
             "tracing_subscriber",
+            "tracing_journald",
+            "tracing_opentelemetry",
+            "opentelemetry",
+            "opentelemetry_otlp",
+            "opentelemetry_sdk",
         ],
+    },
+    Rule {
+        module: "doctor",
+        own: &["config", "doctor", "metrics", "shard", "signal"],
+        packages: &["aws_lc_rs", "base64", "serde_json"],
     },
     Rule {
         module: "lib",
@@ -180,9 +208,9 @@ const RULES: [Rule; 16] = [
 ];
 
 /// Those that act: they open sockets and files, and start threads.
-const ACTORS: [&str; 11] = [
-    "shard", "signal", "record", "webhook", "call_log", "metrics", "config", "main", "sim", "tidy",
-    "bin",
+const ACTORS: [&str; 13] = [
+    "shard", "signal", "record", "webhook", "call_log", "metrics", "config", "main", "log",
+    "doctor", "sim", "tidy", "bin",
 ];
 
 pub(super) fn check(path: &str, source: &Source) -> Vec<(usize, String)> {

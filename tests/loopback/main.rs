@@ -5,6 +5,7 @@ mod call_log;
 mod caller;
 mod dialects;
 mod events;
+mod operations;
 mod security;
 mod server;
 

@@ -30,6 +30,8 @@ pub(crate) struct Server {
     pub(crate) greeting: String,
     pub(crate) http: SocketAddr,
     pub(crate) udp: SocketAddr,
+    /// `None` where they are off.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 impl Server {
@@ -62,6 +64,7 @@ impl Server {
     ) -> Result<Self, Run> {
         let mut process = Command::new(BINARY)
             .args(["serve", "--http", "127.0.0.1:0", "--udp", "127.0.0.1:0"])
+            .args(["--metrics", "127.0.0.1:0"])
             .args(arguments)
             .envs(variables.iter().copied())
             .env_remove("RUST_LOG")
@@ -89,6 +92,8 @@ impl Server {
             log,
             http: address_in(&greeting, "http://"),
             udp: address_in(&greeting, "UDP "),
+            metrics: (!greeting.contains("Metrics    off"))
+                .then(|| address_in(&greeting.replace("/metrics", ""), "Metrics    ")),
             process,
             greeting,
         })
@@ -159,11 +164,21 @@ impl Server {
         Socket(opened.expect("it opens").0)
     }
 
+    /// To end at once.
     pub(crate) async fn ask_to_end(&self) {
+        self.signal("INT").await;
+    }
+
+    /// To end when nobody is left.
+    pub(crate) async fn ask_to_drain(&self) {
+        self.signal("TERM").await;
+    }
+
+    pub(crate) async fn signal(&self, name: &str) {
         let id = self.process.id().expect("it runs");
         let asked = Command::new("sh")
             .arg("-c")
-            .arg(format!("kill -TERM {id}"))
+            .arg(format!("kill -{name} {id}"))
             .status();
         assert!(asked.await.expect("there is a shell").success());
     }

@@ -40,7 +40,7 @@ struct Bell {
 }
 
 /// Builds an executor on a thread of its own: where a limit stands in the way, glommio panics.
-pub(super) fn probe() -> io::Result<()> {
+pub(in crate::shard) fn probe() -> io::Result<()> {
     let build = || executor().map(drop);
     let probing = thread::Builder::new().name("probe".into()).spawn(build)?;
     let refused = || io::Error::other("glommio could not set up its rings");

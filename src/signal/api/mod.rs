@@ -1,6 +1,7 @@
 //! The HTTP API under `/api`, and its description in OpenAPI 3.1, from the same functions.
 
 pub mod calls;
+pub mod drain;
 pub mod events;
 pub mod recordings;
 pub mod refusal;
@@ -65,6 +66,7 @@ fn described() -> OpenApiRouter<Site> {
         .routes(routes!(events::events))
         .routes(routes!(calls::list))
         .routes(routes!(calls::show))
+        .routes(routes!(drain::show, drain::begin, drain::cancel))
         .routes(routes!(server::health))
         .routes(routes!(server::live))
         .routes(routes!(server::ready))

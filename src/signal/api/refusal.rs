@@ -73,7 +73,9 @@ impl From<Problem> for Refused {
             | Code::NotRecording
             | Code::RecordingDisabled => StatusCode::CONFLICT,
             Code::TooManyRoomsFromAddress => StatusCode::TOO_MANY_REQUESTS,
-            Code::TooManyRooms | Code::ServerBusy => StatusCode::SERVICE_UNAVAILABLE,
+            Code::TooManyRooms | Code::ServerBusy | Code::ServerDraining => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Code::Unauthorized => StatusCode::UNAUTHORIZED,
             Code::NotPermitted => StatusCode::FORBIDDEN,
             _ => StatusCode::BAD_REQUEST,
@@ -128,6 +130,9 @@ impl IntoResponse for Refused {
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);
+        if let Some(seconds) = problem.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         if status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer");
             headers.insert(header::WWW_AUTHENTICATE, scheme);
@@ -174,7 +179,11 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
         let site = Site::from_ref(state);
         let Ok(visitor) = Visitor::from_request_parts(parts, &site).await;
-        match site.access.admit(visitor.token.as_deref(), unix_time()) {
+        let admitted = {
+            let access = &site.live.borrow().access;
+            access.admit(visitor.token.as_deref(), unix_time())
+        };
+        match admitted {
             Ok(access) => Ok(Self {
                 access,
                 visitor,

@@ -48,10 +48,28 @@ pub(super) async fn health(State(site): State<Site>) -> Result<Json<Health>, Ref
     Ok(Json(health))
 }
 
-/// The process lives.
-#[utoipa::path(get, path = "/livez", responses((status = 200, body = Liveness)))]
-pub(super) async fn live() -> Json<Liveness> {
-    Json(Liveness { status: "ok" })
+/// Every thread turns.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    responses(
+        (status = 200, body = Liveness),
+        (status = 503, body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn live(State(site): State<Site>) -> Result<Json<Liveness>, Refused> {
+    let stuck: Vec<_> = site
+        .vitals
+        .borrow()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if stuck.is_empty() {
+        return Ok(Json(Liveness { status: "ok" }));
+    }
+    let text = format!("these shards do not turn: {}", stuck.join(", "));
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    Err(Refused::new(status, Code::InternalError, &text))
 }
 
 /// The server takes participants in.
@@ -64,9 +82,10 @@ pub(super) async fn live() -> Json<Liveness> {
     )
 )]
 pub(super) async fn ready(State(site): State<Site>) -> Result<Json<Liveness>, Refused> {
-    let asked = site.hub.ask(|reply| Input::Asked(Question::Health(reply)));
+    let asked = site.hub.ask(|reply| Input::Asked(Question::Ready(reply)));
     match timeout(READY_WITHIN, asked).await {
-        Ok(Ok(_)) => Ok(Json(Liveness { status: "ok" })),
+        Ok(Ok(Ok(()))) => Ok(Json(Liveness { status: "ok" })),
+        Ok(Ok(Err(problem))) => Err(problem.into()),
         Ok(Err(stopping)) => Err(stopping.into()),
         Err(_) => Err(Refused::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -148,7 +167,7 @@ pub(super) async fn mint(
         video: wanted.video,
         ..Claims::default()
     };
-    match token::mint(&claims, &site.access.keys) {
+    match token::mint(&claims, &site.live.borrow().access.keys) {
         Ok(token) => Ok(Json(Token { token })),
         Err(no_key) => Err(Refused::new(
             StatusCode::CONFLICT,

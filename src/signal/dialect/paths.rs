@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::id::RoomId;
-use crate::signal::access::{self, Access};
+use crate::signal::access::Access;
 use crate::signal::addresses::Network;
 use crate::signal::caller::Places;
 use crate::signal::dialect::call::Call;
@@ -24,11 +24,10 @@ use crate::signal::dialect::switchboard::{Figures, Input, Switchboard};
 use crate::signal::dialect::webrtc::Webrtc;
 use crate::signal::dialect::{Caller, Dialect, Name, Refusal};
 use crate::signal::hub::{self, Handle, Stopping};
-use crate::signal::ice_servers::IceServers;
 use crate::signal::proxies::Proxies;
 use crate::signal::session::Visitor;
 use crate::signal::token::Denied;
-use crate::signal::{Options, http, limits, unix_time, websocket};
+use crate::signal::{Live, Options, http, limits, unix_time, websocket};
 
 /// The running dialects. Dropped, they end as well, but are not waited for.
 #[derive(Debug)]
@@ -76,21 +75,14 @@ impl Dialects {
     }
 
     /// Their paths.
-    pub fn routes<S: Clone + Send + Sync + 'static>(
-        &self,
-        hub: &Handle,
-        options: &Options,
-    ) -> Router<S> {
-        let ice_servers = Arc::new(options.ice_servers.clone());
-        let access = Arc::new(options.access.clone());
-        let proxies = Arc::new(options.proxies.clone());
+    pub fn routes<S: Clone + Send + Sync + 'static>(&self, hub: &Handle, live: &Live) -> Router<S> {
+        let proxies = Arc::new(live.borrow().proxies.clone());
         let line = |handle: &Handle<Input>| {
             get(open).with_state(Line {
                 handle: handle.clone(),
                 hub: hub.clone(),
-                access: access.clone(),
+                live: live.clone(),
                 proxies: proxies.clone(),
-                ice_servers: ice_servers.clone(),
             })
         };
         let handles = &self.handles;
@@ -136,15 +128,14 @@ struct Line {
     handle: Handle<Input>,
     /// Is told who was denied.
     hub: Handle,
-    access: Arc<access::Options>,
+    live: Live,
     proxies: Arc<Proxies>,
-    ice_servers: Arc<IceServers>,
 }
 
 impl FromRef<Line> for Places {
     fn from_ref(line: &Line) -> Self {
         Self {
-            access: Arc::clone(&line.access),
+            live: line.live.clone(),
             proxies: Arc::clone(&line.proxies),
         }
     }
@@ -153,12 +144,13 @@ impl FromRef<Line> for Places {
 impl Line {
     /// What the token grants, and whom it names. Where the server has no keys its text is a name.
     fn admit(&self, token: Option<&str>) -> Result<(Option<Access>, Option<Name>), Denied> {
-        if self.access.keys.is_empty() && !self.access.require_auth {
+        let options = &self.live.borrow().access;
+        if options.keys.is_empty() && !options.require_auth {
             return Ok((None, token.and_then(Name::parse)));
         }
-        let access = self.access.admit(token, unix_time())?;
+        let access = options.admit(token, unix_time())?;
         let name = access.identity().and_then(Name::parse);
-        if self.access.require_auth && name.is_none() {
+        if options.require_auth && name.is_none() {
             return Err(Denied::NoIdentity);
         }
         Ok((token.is_some().then_some(access), name))
@@ -192,7 +184,7 @@ async fn open(
     };
     let identity = name.as_ref().map_or("guest", Name::as_str);
     let caller = Box::new(Caller {
-        ice_servers: line.ice_servers.list(unix_time(), identity),
+        ice_servers: line.live.borrow().ice_servers.list(unix_time(), identity),
         name,
         access,
         room,

@@ -1,6 +1,7 @@
 //! What the hub answers those who ask over HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -9,8 +10,10 @@ use tokio::sync::oneshot::Sender;
 use super::Hub;
 use crate::engine::command::Command;
 use crate::id::{PeerId, RoomId, TrackId};
+use crate::metrics::Family;
 use crate::record::manifest::Manifest;
 use crate::signal::addresses::Network;
+use crate::signal::api::drain::DrainView;
 use crate::signal::api::view::{RecordingView, RoomDetail, RoomList, RoomStats, RoomView};
 use crate::signal::directory::{Member, MutedBy, NewRoom, NoEntry};
 use crate::signal::figures::{Figures, Signalling};
@@ -28,6 +31,16 @@ pub enum Question {
     Figures(Sender<Figures>),
     /// What happens from here on?
     Events(Sender<broadcast::Receiver<Arc<Notice>>>),
+    /// Does it take participants in, and if not, why?
+    Ready(Sender<Result<(), Problem>>),
+    /// Everything that is counted, for Prometheus.
+    Metrics(Sender<Vec<Family>>),
+    /// Take no new rooms; calls may go on for so long, or as long as is configured.
+    Drain(Option<Duration>, Sender<DrainView>),
+    /// Take new rooms again.
+    CancelDrain(Sender<DrainView>),
+    /// Is the server draining?
+    ShowDrain(Sender<DrainView>),
     /// Make a room, for whoever asks from there.
     CreateRoom(NewRoom, Network, Sender<Result<RoomView, NoEntry>>),
     /// Which rooms are there after this one, so many at most?
@@ -85,6 +98,18 @@ impl Hub {
             Question::Health(reply) => drop(reply.send(self.health())),
             Question::Figures(reply) => drop(reply.send(self.figures())),
             Question::Events(reply) => drop(reply.send(self.outlets.subscribe())),
+            Question::Ready(reply) => drop(reply.send(self.ready())),
+            Question::Metrics(reply) => drop(reply.send(self.families(now))),
+            Question::Drain(patience, reply) => {
+                let patience = patience.unwrap_or(self.live().drain_timeout);
+                self.begin_drain(now, patience, false);
+                drop(reply.send(self.drain_view()));
+            }
+            Question::CancelDrain(reply) => {
+                self.cancel_drain();
+                drop(reply.send(self.drain_view()));
+            }
+            Question::ShowDrain(reply) => drop(reply.send(self.drain_view())),
             Question::CreateRoom(new, maker, reply) => {
                 let made = self.directory.create(now.at, new, maker);
                 let room = made.map(|id| {
@@ -100,7 +125,9 @@ impl Hub {
             Question::RoomStats(id, reply) => {
                 drop(reply.send(RoomStats::new(now, &id, &self.directory)));
             }
-            Question::DeleteRoom(id, reply) => drop(reply.send(self.delete_room(now, &id))),
+            Question::DeleteRoom(id, reply) => {
+                let _ = reply.send(self.close_room(now, &id, RoomClosedReason::Deleted));
+            }
             Question::Participant(id, peer, reply) => {
                 drop(reply.send(self.participant(&id, peer)));
             }
@@ -137,13 +164,13 @@ impl Hub {
         })
     }
 
-    fn delete_room(&mut self, now: Now, id: &RoomId) -> bool {
+    pub(super) fn close_room(&mut self, now: Now, id: &RoomId, reason: RoomClosedReason) -> bool {
         let members = self.directory.members(id);
         let sockets: Vec<_> = members.iter().map(|member| member.socket).collect();
         let was_there = self.directory.close(id);
         for socket in sockets {
             self.with(now, socket, |session, directory| {
-                session.handle_room_closed(RoomClosedReason::Deleted, directory)
+                session.handle_room_closed(reason, directory)
             });
             self.forget_if_gone(socket);
         }
@@ -231,12 +258,19 @@ impl Hub {
     }
 
     fn figures(&self) -> Figures {
-        let signalling = Signalling {
+        Figures::new(
+            self.signalling_now(),
+            self.outlets.figures(),
+            self.shards.figures(),
+        )
+    }
+
+    pub(super) fn signalling_now(&self) -> Signalling {
+        Signalling {
             sockets: self.clients.values().filter(|c| c.outbox.is_some()).count() as u64,
             rooms: self.directory.room_count() as u64,
             participants: self.directory.peer_count() as u64,
             ..self.signalling.clone()
-        };
-        Figures::new(signalling, self.outlets.figures(), self.shards.figures())
+        }
     }
 }

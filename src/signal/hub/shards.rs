@@ -1,10 +1,13 @@
 //! The shards as the hub knows them: their queues, their figures, and who has yet to leave.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use crate::engine::command::Command;
 use crate::id::{PeerId, ShardId};
-use crate::mailbox::{CommandSender, Snapshot, Undelivered};
+use crate::mailbox::{CommandSender, Histograms, Snapshot, Undelivered};
+use crate::signal::figures::Told;
+use crate::signal::load::{Load, Window};
 
 /// All shards.
 #[derive(Debug)]
@@ -17,7 +20,13 @@ struct Shard {
     /// new peers, so there are never more than it had peers.
     leaving: VecDeque<PeerId>,
     figures: Box<Snapshot>,
+    /// What of them is new.
+    recent: Box<Histograms>,
+    window: Window,
 }
+
+/// A shard that has told nothing for so long has nothing to do: what it measured is old.
+const QUIET: Duration = Duration::from_millis(2500);
 
 impl Shards {
     pub(super) fn new(commands: Vec<CommandSender>) -> Self {
@@ -27,6 +36,8 @@ impl Shards {
                 commands,
                 leaving: VecDeque::new(),
                 figures: Box::default(),
+                recent: Box::default(),
+                window: Window::default(),
             };
             (id, shard)
         };
@@ -57,10 +68,30 @@ impl Shards {
         shard.commands.clone()
     }
 
-    pub(super) fn handle_snapshot(&mut self, id: ShardId, figures: Box<Snapshot>) {
+    pub(super) fn handle_snapshot(&mut self, now: Instant, id: ShardId, figures: Box<Snapshot>) {
         if let Some(shard) = self.0.get_mut(&id) {
+            *shard.recent = figures.histograms.since(&shard.figures.histograms);
+            shard.window.push(now, &figures);
             shard.figures = figures;
         }
+    }
+
+    /// How much each has had to do of late.
+    pub(super) fn loads(&self, now: Instant) -> Vec<(ShardId, Load)> {
+        let load = |(id, shard): (&ShardId, &Shard)| {
+            let is_quiet = shard.window.silence(now).is_none_or(|quiet| quiet > QUIET);
+            let load = match is_quiet {
+                true => Load::default(),
+                false => shard.window.load(&shard.recent),
+            };
+            (*id, load)
+        };
+        self.0.iter().map(load).collect()
+    }
+
+    /// What all of them did a second, of late.
+    pub(super) fn windows(&self) -> impl Iterator<Item = &Window> {
+        self.0.values().map(|shard| &shard.window)
     }
 
     pub(super) fn is_anyone_leaving(&self) -> bool {
@@ -74,8 +105,12 @@ impl Shards {
     }
 
     /// The latest figures of each.
-    pub(super) fn figures(&self) -> impl Iterator<Item = (ShardId, &Snapshot)> {
-        self.0.iter().map(|(id, shard)| (*id, &*shard.figures))
+    pub(super) fn figures(&self) -> impl Iterator<Item = Told<'_>> {
+        self.0.iter().map(|(id, shard)| Told {
+            shard: *id,
+            snapshot: &shard.figures,
+            recent: &shard.recent,
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{CAMERA_AND_VOICE, room};
-use crate::engine::command::CloseReason;
+use crate::engine::command::{CloseReason, MissingStep};
 use crate::sim::oracle;
 use crate::sim::world::{Setup, World};
 
@@ -71,6 +71,9 @@ fn one_who_never_connects_is_noticed() {
     world.run(Duration::from_millis(12));
     let gone = world.vanish(0).client.peer;
     world.run(Duration::from_secs(60));
-    assert_eq!(world.closed, [(gone, CloseReason::ConnectTimeout)]);
+    assert_eq!(
+        world.closed,
+        [(gone, CloseReason::ConnectTimeout(MissingStep::Stun))]
+    );
     oracle::quiet_exit(&world);
 }
