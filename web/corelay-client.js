@@ -82,6 +82,16 @@ export class CorelayClient extends EventTarget {
   #iceServers = [];
   /** @type {{room: string, name: string} | null} */
   #membership = null;
+  /** What to come back with as the same participant. @type {string | null} */
+  #resumeToken = null;
+  /** Whether the signalling connection is down. */
+  #isLost = false;
+  /** Whether the media session can go on when the signalling connection is back. */
+  #keepsMedia = false;
+  /** What the media session last said of itself. @type {State} */
+  #mediaState = 'waiting';
+  /** Sources that were muted or unmuted while nobody heard it. @type {Set<Source>} */
+  #unsaid = new Set();
   /** @type {{resolve: () => void, reject: (error: Error) => void} | null} */
   #joining = null;
 
@@ -287,33 +297,58 @@ export class CorelayClient extends EventTarget {
     }
   }
 
-  #handleJoined({ participantId, participants = [] }) {
+  #handleJoined({ participantId, participants = [], resumeToken, resumed }) {
     this.participantId = participantId;
+    this.#resumeToken = resumeToken ?? null;
+    this.#isLost = false;
+    this.#signalling?.settle();
     const present = new Set(participants.map((participant) => participant.id));
     for (const id of [...this.participants.keys()]) {
       if (!present.has(id)) this.#removeParticipant(id);
     }
     for (const participant of participants) this.#addParticipant(participant);
-    this.#ownIds.clear();
-    this.#startSession();
+    if (resumed && this.#keepsMedia) {
+      this.#goOn();
+    } else {
+      this.#ownIds.clear();
+      this.#startSession();
+    }
     this.#joining?.resolve();
     this.#joining = null;
   }
 
+  /** The same participant on a new connection: its media never stopped. */
+  #goOn() {
+    this.#keepsMedia = false;
+    this.#setState(this.#mediaState);
+    for (const source of this.#unsaid) {
+      this.#sendMute(source, this.#local.get(source)?.muted ?? false);
+    }
+    this.#unsaid.clear();
+  }
+
   #startSession() {
     this.#session?.close();
+    this.#keepsMedia = false;
+    this.#unsaid.clear();
     const { codec, rtc } = this.#options;
     const config = { iceServers: this.#iceServers, bundlePolicy: 'max-bundle', ...rtc };
     const session = new MediaSession(config, codec, {
-      send: (message) => this.#signalling?.send(message),
+      send: (message) => {
+        // An offer that nobody hears is not answered: only a new connection helps then.
+        if (this.#isLost && message.type === 'offer') this.#keepsMedia = false;
+        this.#signalling?.send(message);
+      },
       slot: (slot) => this.#emit('slot', slot),
       channel: (channel) => this.#emit('channel', channel),
       state: (state) => {
-        if (session === this.#session) this.#setState(state);
+        if (session !== this.#session) return;
+        this.#mediaState = state;
+        if (!this.#isLost) this.#setState(state);
       },
       error: (code, message) => this.#emit('error', { code, message }),
       doubt: () => this.#signalling?.probe(),
-      lost: () => this.#signalling?.restart(),
+      lost: () => this.#startOver(),
     });
     this.#session = session;
     for (const [source, { track }] of this.#local) {
@@ -321,6 +356,7 @@ export class CorelayClient extends EventTarget {
       const complain = ({ message }) => this.#emit('error', { code: 'publish', message });
       session.publish(track, source).catch(complain);
     }
+    this.#mediaState = 'waiting';
     this.#setState('waiting');
   }
 
@@ -368,18 +404,21 @@ export class CorelayClient extends EventTarget {
 
   #handleRoomClosed(reason) {
     // A server that stops is usually one that starts again.
-    if (reason === 'server-shutdown') this.#signalling?.restart();
+    if (reason === 'server-shutdown') this.#startOver();
     else this.#finish(reason);
   }
 
   #handleError({ code, message, ref }) {
-    if (this.#joining && ref === 'join') {
+    if (code === 'resume-failed') {
+      this.#forgetStay();
+      this.#sendJoin();
+    } else if (this.#joining && ref === 'join') {
       const { reject } = this.#joining;
       this.#joining = null;
       this.#membership = null;
       reject(new Error(message));
     } else if (STARTS_OVER.has(code) || (code === 'server-busy' && ref === 'offer')) {
-      this.#signalling?.restart();
+      this.#startOver();
     } else if (ENDS.has(code)) {
       this.#finish(message);
     } else if (code === 'bad-candidate' || ref === 'ice-candidate') {
@@ -390,12 +429,26 @@ export class CorelayClient extends EventTarget {
   }
 
   #handleLost() {
-    // The server ends a stay with its connection; coming back means fresh media.
-    this.#session?.close();
+    this.#isLost = true;
+    // The server keeps the participant for a while, and what it sends and is sent goes on.
+    this.#keepsMedia = Boolean(this.#resumeToken && this.#session?.isSettled);
+    if (!this.#keepsMedia) this.#session?.close();
     this.#setState('reconnecting');
   }
 
-  /** Back after a lost connection: the same room as a new participant, with fresh media. */
+  /** Comes back as a new participant, with fresh media. */
+  #startOver() {
+    this.#forgetStay();
+    this.#signalling?.restart();
+  }
+
+  #forgetStay() {
+    this.#resumeToken = null;
+    this.#keepsMedia = false;
+    this.#session?.close();
+  }
+
+  /** Back after a lost connection: the same room, as the same participant if that is possible. */
   #rejoin() {
     this.#joining = { resolve: () => {}, reject: (error) => this.#finish(error.message) };
     this.#sendJoin();
@@ -407,6 +460,8 @@ export class CorelayClient extends EventTarget {
     this.#session?.close();
     this.#session = null;
     this.#membership = null;
+    this.#resumeToken = null;
+    this.#isLost = false;
     this.#joining?.reject(new Error(reason ?? 'left'));
     this.#joining = null;
     for (const id of [...this.participants.keys()]) this.#removeParticipant(id);
@@ -415,10 +470,14 @@ export class CorelayClient extends EventTarget {
 
   #sendJoin() {
     const { room, name } = this.#membership;
-    this.#signalling?.send({ type: 'join', ref: 'join', roomId: room, participantName: name });
+    const resumeToken = this.#resumeToken ?? undefined;
+    this.#signalling?.send({
+      type: 'join', ref: 'join', roomId: room, participantName: name, resumeToken,
+    });
   }
 
   #sendMute(source, muted) {
+    if (this.#isLost) this.#unsaid.add(source);
     const trackId = this.#ownIds.get(source);
     if (trackId) this.#signalling?.send({ type: muted ? 'mute' : 'unmute', trackId });
   }

@@ -159,6 +159,12 @@ export class MediaSession {
     else if (track) await this.publish(track, source);
   }
 
+  /** Whether no offer is being made, or waits for its answer, and the connection has not failed. */
+  get isSettled() {
+    const isOver = this.#closed || this.peerConnection.connectionState === 'failed';
+    return !isOver && !this.#offering && this.peerConnection.signalingState === 'stable';
+  }
+
   /** The server wants this many receiving m-lines of each kind. */
   request({ audio = 0, video = 0 }) {
     this.#wish = { audio: Math.min(audio, MAX_WISH), video: Math.min(video, MAX_WISH) };

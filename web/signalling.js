@@ -27,6 +27,8 @@ export class Signalling {
   #pingTimer = 0;
   #probeTimer = 0;
   #awaitsPong = false;
+  /** Given up, but not closed: closing says goodbye, and the server would let its participant go. */
+  #stale = [];
 
   /**
    * @param {string} url
@@ -62,6 +64,12 @@ export class Signalling {
     const socket = this.#socket;
     this.#socket = null;
     socket?.close(1000);
+    this.settle();
+  }
+
+  /** The new connection has taken the place of those before it. */
+  settle() {
+    for (const socket of this.#stale.splice(0)) socket.close(1000);
   }
 
   /** Something suggests that the connection is dead: asks it, and does not wait long. */
@@ -70,16 +78,24 @@ export class Signalling {
     this.#awaitsPong = true;
     this.send({ type: 'ping' });
     this.#probeTimer = setTimeout(() => {
-      if (this.#awaitsPong) this.restart();
+      if (this.#awaitsPong) this.#giveUp();
     }, PROBE_MS);
   }
 
-  /** Drops the connection and makes it again. */
+  /** Says goodbye and connects again. */
   restart() {
     const socket = this.#socket;
     if (!socket) return;
     this.#socket = null;
     socket.close(1000);
+    this.#retry();
+  }
+
+  /** The connection is as good as dead: another one is made, which may go on where it stopped. */
+  #giveUp() {
+    if (!this.#socket) return;
+    this.#stale.push(this.#socket);
+    this.#socket = null;
     this.#retry();
   }
 
@@ -109,7 +125,7 @@ export class Signalling {
   }
 
   #ping() {
-    if (this.#awaitsPong) return this.restart();
+    if (this.#awaitsPong) return this.#giveUp();
     this.#awaitsPong = true;
     // Only a connection that lasted forgives the failures before it.
     this.#attempts = 0;

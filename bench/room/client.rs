@@ -33,6 +33,7 @@ pub(crate) fn engine(now: Instant, max_video_slots: u8) -> Engine {
         seed: [7; 32],
         max_video_slots,
         max_audio_slots: 0,
+        caps: corelay::engine::caps::Caps::default(),
     };
     Engine::new(now, Duration::ZERO, options)
 }

@@ -10,6 +10,7 @@ use super::keys::problem;
 use super::read::Problem;
 use super::sections::{Container, Driver, Steering};
 use super::value::{Origin, Shards, Tcp, Upload, Whole};
+use crate::engine::caps::{Cap, Caps};
 use crate::engine::dtls::Identity;
 use crate::id::ShardId;
 use crate::record::Format;
@@ -80,6 +81,24 @@ impl Config {
             seed,
             max_video_slots: slots(self.file.rooms.max_video_slots),
             max_audio_slots: slots(self.file.rooms.max_audio_slots),
+            caps: self.caps(shards),
+        }
+    }
+
+    /// How much media each of `shards` takes in. Rooms are spread evenly over shards, so each has
+    /// its part of what the server may take in.
+    fn caps(&self, shards: u16) -> Caps {
+        let (webrtc, rooms) = (&self.file.webrtc, &self.file.rooms);
+        let server = &self.file.performance;
+        let part = |all: u64| all.div_ceil(shards.max(1).into());
+        let cap = |bits, packets| Cap { bits, packets };
+        Caps {
+            peer: cap(webrtc.max_bitrate.value(), webrtc.max_packets.value()),
+            room: cap(rooms.max_bitrate.value(), rooms.max_packets.value()),
+            shard: cap(
+                part(server.max_bitrate.value()),
+                part(server.max_packets.value()),
+            ),
         }
     }
 
@@ -333,7 +352,7 @@ webrtc:
   ice_servers: [{urls: [\"turn:t.example.org\"], username: u, credential: c}]
 rooms: {max_rooms: 3, max_participants: 4, auto_create: false, max_video_slots: 5,
   max_audio_slots: 6}
-performance: {worker_threads: 7, driver: epoll, steering: cbpf}
+performance: {worker_threads: 7, driver: epoll, steering: cbpf, max_bitrate: 700}
 ";
         let config = Config {
             file: from_text("w.yaml", text, &[]).unwrap(),
@@ -366,5 +385,7 @@ performance: {worker_threads: 7, driver: epoll, steering: cbpf}
             [0; 32],
         );
         assert_eq!((engine.max_video_slots, engine.max_audio_slots), (5, 6));
+        assert_eq!(engine.caps.peer.bits, 5_000_000);
+        assert_eq!((engine.caps.shard.bits, engine.caps.room), (100, Cap::NONE));
     }
 }

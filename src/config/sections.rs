@@ -10,6 +10,10 @@ use crate::record::template::Template;
 
 /// A bit rate, in bit/s.
 pub type BitsPerSecond = Whole<10_000, 1_000_000_000>;
+/// A bit rate, in bit/s; 0 for any.
+pub type AnyBitsPerSecond = Whole<0, 1_000_000_000_000>;
+/// A rate of packets, per second; 0 for any.
+pub type PacketsPerSecond = Whole<0, 1_000_000_000>;
 /// A length of time, in milliseconds.
 pub type Milliseconds = Whole<0, 60_000>;
 /// A length of time, in seconds, up to a week.
@@ -97,6 +101,8 @@ pub struct Webrtc {
     pub turn: Turn,
     /// Most a client may send, in bit/s.
     pub max_bitrate: BitsPerSecond,
+    /// Most packets a client may send, per second.
+    pub max_packets: PacketsPerSecond,
     /// Least a client is asked to send, in bit/s.
     pub min_bitrate: BitsPerSecond,
     /// Whether clients send several qualities of a picture.
@@ -167,6 +173,10 @@ pub struct Rooms {
     pub max_video_slots: Whole<0, 100>,
     /// Audio m-lines a client is asked to receive on.
     pub max_audio_slots: Whole<0, 100>,
+    /// Most that all of a room may send, in bit/s.
+    pub max_bitrate: AnyBitsPerSecond,
+    /// Most packets that all of a room may send, per second.
+    pub max_packets: PacketsPerSecond,
 }
 
 /// Section `recording`.
@@ -280,6 +290,10 @@ pub struct Performance {
     pub driver: Driver,
     /// How the kernel picks a shard for a datagram.
     pub steering: Steering,
+    /// Most that all clients may send, in bit/s.
+    pub max_bitrate: AnyBitsPerSecond,
+    /// Most packets that all clients may send, per second.
+    pub max_packets: PacketsPerSecond,
     /// Share of one core a room may use, in percent.
     pub max_cpu_per_room: Whole<1, 100>,
     /// Whether a recording is transcoded by hardware where there is some.
@@ -424,6 +438,7 @@ impl Default for Webrtc {
             ice_servers: Vec::new(),
             turn: Turn::default(),
             max_bitrate: const { Whole::new(5_000_000) },
+            max_packets: const { Whole::new(0) },
             min_bitrate: const { Whole::new(100_000) },
             simulcast: true,
             jitter_buffer_target: const { Whole::new(200) },
@@ -445,6 +460,8 @@ impl Default for Rooms {
             resume_timeout: const { Whole::new(30) },
             max_video_slots: const { Whole::new(9) },
             max_audio_slots: const { Whole::new(3) },
+            max_bitrate: const { Whole::new(0) },
+            max_packets: const { Whole::new(0) },
         }
     }
 }
@@ -493,6 +510,8 @@ impl Default for Performance {
             worker_threads: Shards::Auto,
             driver: Driver::Auto,
             steering: Steering::Auto,
+            max_bitrate: const { Whole::new(0) },
+            max_packets: const { Whole::new(0) },
             max_cpu_per_room: const { Whole::new(100) },
             hardware_acceleration: false,
             max_memory_per_room: const { Whole::new(1_024) },

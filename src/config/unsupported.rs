@@ -8,8 +8,7 @@ use super::media::MediaFile;
 use super::sections::WebrtcFile;
 
 /// Options that are read and checked but change nothing in this version.
-const WITHOUT_EFFECT: [&str; 17] = [
-    "webrtc.max_bitrate",
+const WITHOUT_EFFECT: [&str; 16] = [
     "webrtc.min_bitrate",
     "webrtc.simulcast",
     "webrtc.dtx",

@@ -37,7 +37,7 @@ impl Engine {
         let room_key = match self.room_names.get(&room) {
             Some(key) => *key,
             None => {
-                let key = self.rooms.insert_with(|_| Room::new(room.clone()));
+                let key = self.rooms.insert_with(|_| Room::new(now, room.clone()));
                 self.room_names.insert(room, key);
                 key
             }

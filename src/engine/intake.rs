@@ -10,7 +10,7 @@ use super::arena::Key;
 use super::demux::Owner;
 use super::peer::{Path, Peer};
 use super::stats::Dropped;
-use super::{Arrival, Datagram, Engine, Handoff, Output, tcp};
+use super::{Arrival, Datagram, Engine, Handoff, Output, caps, tcp};
 
 impl Engine {
     /// Gives a datagram to its owner.
@@ -52,6 +52,9 @@ impl Engine {
             Owner::Unknown => return Err(Dropped::UnknownAddress),
         };
         let to = self.candidate_at(to);
+        if caps::is_media(bytes) {
+            self.charge(now, key, bytes.len())?;
+        }
         if is_rtcp(bytes) && !self.take_rtcp(now, key, bytes)? {
             return Ok(());
         }

@@ -4,6 +4,7 @@ pub mod allocate;
 mod allocation;
 mod arena;
 pub mod bwe;
+pub mod caps;
 mod channels;
 pub mod codec;
 pub mod command;
@@ -57,6 +58,7 @@ use str0m::{Event as RtcEvent, IceConnectionState, RtcError};
 
 use crate::id::{PeerId, RoomId, ShardId};
 use arena::{Arena, Key};
+use caps::{Caps, Meter};
 use command::{CloseReason, Command, Event, Spared};
 use copies::Copied;
 use credentials::Credentials;
@@ -93,6 +95,8 @@ pub struct Options {
     pub max_video_slots: u8,
     /// Receiving audio m-lines the server asks of one client, at most.
     pub max_audio_slots: u8,
+    /// How much media may come in.
+    pub caps: Caps,
 }
 
 /// One received datagram.
@@ -198,6 +202,8 @@ pub struct Engine {
     outbox: VecDeque<Output>,
     /// The latest time the engine was told.
     now: Instant,
+    /// What has come in, for the shard's cap.
+    meter: Meter,
     stats: Stats,
     /// What is left out because there is too much to do.
     spared: Spared,
@@ -226,6 +232,7 @@ impl Engine {
             doomed: Vec::new(),
             outbox: VecDeque::new(),
             now,
+            meter: Meter::new(now),
             stats: Stats::default(),
             spared: Spared::default(),
             options,

@@ -16,6 +16,7 @@ use str0m::rtp::Ssrc;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcError};
 
 use super::arena::Key;
+use super::caps::Meter;
 use super::channels::Channels;
 use super::command::{CloseReason, Kind};
 use super::connection::{self, Candidates};
@@ -90,6 +91,8 @@ pub(crate) struct Peer {
     pub(super) announced: Vec<Announced>,
     candidates: u32,
     tracks_made: u16,
+    /// What has come in from it.
+    pub(crate) meter: Meter,
 }
 
 /// A pair of addresses.
@@ -168,6 +171,7 @@ impl Peer {
             announced: Vec::new(),
             candidates: 0,
             tracks_made: 0,
+            meter: Meter::new(now),
         }
     }
 

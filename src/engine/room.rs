@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::arena::{Arena, Key};
+use super::caps::Meter;
 use super::command::{Kind, Source, TrackInfo};
 use super::peer::Peer;
 use super::track::{Track, Watcher};
@@ -29,10 +30,12 @@ pub(crate) struct Room {
     pub(crate) silenced: BTreeSet<TrackId>,
     /// For whom what is published here is copied.
     pub(crate) recording: Option<RecordingNumber>,
+    /// What has come in from all of them.
+    pub(crate) meter: Meter,
 }
 
 impl Room {
-    pub(crate) fn new(id: RoomId) -> Self {
+    pub(crate) fn new(now: Instant, id: RoomId) -> Self {
         Self {
             id,
             peers: Vec::new(),
@@ -42,6 +45,7 @@ impl Room {
             wishes: BTreeMap::new(),
             silenced: BTreeSet::new(),
             recording: None,
+            meter: Meter::new(now),
         }
     }
 

@@ -100,11 +100,17 @@ pub enum Dropped {
     Paused,
     /// It is of a temporal layer above what its subscriber is sent.
     TemporalLayer,
+    /// Its sender sends more than one may.
+    PeerCap,
+    /// More comes into its room than may.
+    RoomCap,
+    /// More comes into the server than may.
+    ServerCap,
 }
 
 impl Dropped {
     /// Every reason, in the order [`DroppedCounts`] keeps them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::UnknownAddress,
         Self::UnknownUfrag,
         Self::Malformed,
@@ -121,6 +127,9 @@ impl Dropped {
         Self::PacerFull,
         Self::Paused,
         Self::TemporalLayer,
+        Self::PeerCap,
+        Self::RoomCap,
+        Self::ServerCap,
     ];
 
     /// The metric label.
@@ -143,6 +152,9 @@ impl Dropped {
             Self::PacerFull => "pacer_full",
             Self::Paused => "paused",
             Self::TemporalLayer => "temporal_layer",
+            Self::PeerCap => "peer_cap",
+            Self::RoomCap => "room_cap",
+            Self::ServerCap => "server_cap",
         }
     }
 }

@@ -530,6 +530,7 @@ mod tests {
                     seed: [7; 32],
                     max_video_slots: 2,
                     max_audio_slots: 2,
+                    caps: engine::caps::Caps::NONE,
                 },
                 socket,
                 bound,

@@ -72,6 +72,7 @@ pub(crate) fn run(input: &[u8], offers: &[String]) {
             seed: [index as u8; 32],
             max_video_slots: 9,
             max_audio_slots: 3,
+            caps: crate::engine::caps::Caps::NONE,
         };
         Engine::new(now, clock::SINCE_EPOCH, options)
     };

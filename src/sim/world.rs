@@ -21,6 +21,7 @@ use super::link::{Link, Quality};
 use super::publish::Publish;
 use super::trace::{Entry, Fact, Who};
 use crate::engine::allocate::Reason;
+use crate::engine::caps::Caps;
 use crate::engine::command::{CloseReason, Command, Event, TrackInfo};
 use crate::engine::{Engine, Options};
 use crate::id::{PeerId, RoomId, ShardId, TrackId};
@@ -47,6 +48,7 @@ pub(crate) struct Setup {
     pub(crate) steering: Steering,
     pub(crate) max_video_slots: u8,
     pub(crate) max_audio_slots: u8,
+    pub(crate) caps: Caps,
     /// What every connection is made with.
     pub(crate) dtls: DtlsVersion,
 }
@@ -60,6 +62,7 @@ impl Setup {
             steering: Steering::Right,
             max_video_slots: 9,
             max_audio_slots: 3,
+            caps: Caps::NONE,
             dtls: DtlsVersion::Dtls12,
         }
     }
@@ -160,6 +163,7 @@ impl World {
                 seed,
                 max_video_slots: setup.max_video_slots,
                 max_audio_slots: setup.max_audio_slots,
+                caps: setup.caps,
             };
             Shard {
                 engine: Engine::new(now, clock::SINCE_EPOCH, options),

@@ -77,6 +77,23 @@ export function blockingUdp(body) {
   return losing(TO_LOSSY, 1, () => losing(FROM_LOSSY, 1, body));
 }
 
+/**
+ * Lets no TCP through from here to the server while `body` runs: WebSockets die without a word.
+ * @template T
+ * @param {() => Promise<T>} body
+ * @returns {Promise<T>}
+ */
+export async function blockingTcp(body) {
+  const rule = ['INPUT', '-i', 'to-near', '-p', 'tcp', '-j', 'DROP'];
+  const tables = (...args) => run('ip', 'netns', 'exec', 'server', 'iptables', ...args);
+  tables('-A', ...rule);
+  try {
+    return await body();
+  } finally {
+    tables('-D', ...rule);
+  }
+}
+
 /** Gives the namespace `lossy` another address in the place of the one it has. */
 export function moveLossy(address = LOSSY_ADDRESS) {
   run('ip', '-n', 'lossy', 'address', 'flush', 'dev', 'far');

@@ -2,6 +2,7 @@
 
 mod bandwidth;
 mod call;
+mod caps;
 mod change;
 mod churn;
 mod garbage;

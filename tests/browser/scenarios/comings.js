@@ -1,5 +1,6 @@
 // What happens to one's own end of a call: reload, ICE restart, leaving, a server that starts again.
 
+import { blockingTcp } from '../network.js';
 import { untilMeet } from '../participant.js';
 import { until } from '../until.js';
 
@@ -26,6 +27,23 @@ export async function run({ server, browsers, check }) {
     const met = await untilMeet(ada, bob);
     await ada.untilState('connected');
     return `${before.local} → ${after.local}; ${met}`;
+  });
+
+  await check('media goes on while the WebSocket is lost, and its participant comes back', async () => {
+    const read = () => ada.page.evaluate(() => {
+      const { client } = window.corelay;
+      const isSame = client.peerConnection === (window.connection ??= client.peerConnection);
+      return { id: client.participantId, isSame };
+    });
+    const before = await read();
+    await blockingTcp(async () => {
+      await ada.untilState('reconnecting', 40);
+      return ada.untilMeets(bob);
+    });
+    await ada.untilState('connected', 40);
+    const after = await read();
+    if (after.id !== before.id || !after.isSame) throw new Error('another participant came back');
+    return untilMeet(ada, bob);
   });
 
   await check('leaving by the button ends it for both', async () => {
