@@ -1,7 +1,7 @@
 //! What is done with recordings that have ended, one after the other: composed, then uploaded.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use tokio::sync::mpsc;
@@ -90,7 +90,7 @@ impl After {
     }
 }
 
-async fn finish(options: &Options, directory: &PathBuf) -> io::Result<Manifest> {
+async fn finish(options: &Options, directory: &Path) -> io::Result<Manifest> {
     let mut manifest = Manifest::load(directory)?;
     if let Some(composition) = options.compose.as_ref()
         && manifest.composed.is_none()

@@ -82,82 +82,111 @@ pub fn compose(
 ) -> Result<(), ComposeError> {
     let manifest = Manifest::load(directory)
         .map_err(|error| ComposeError::NoRecording(directory.to_owned(), error))?;
-    let arguments = arguments(&manifest, directory, wanted)?;
     let total = manifest.duration_ms();
-    let mut command = if wanted.is_nice {
+    let runs = Runs::new(&manifest, directory, wanted)?;
+    let done = runs.run(wanted.is_nice, |ms| tell(ms.min(total), total));
+    if let Some((_, sound)) = &runs.sound {
+        // It may not have been made.
+        let _ = std::fs::remove_file(sound);
+    }
+    done?;
+    tell(total, total);
+    Ok(())
+}
+
+/// What ffmpeg is told. Sound is mixed by itself: its mixer loses count of time when it has to wait
+/// for pictures.
+struct Runs {
+    /// The arguments that mix the sound, and the file that it is mixed into.
+    sound: Option<(Vec<String>, PathBuf)>,
+    /// Those that make the whole.
+    all: Vec<String>,
+}
+
+impl Runs {
+    fn new(manifest: &Manifest, directory: &Path, wanted: &Wanted) -> Result<Self, ComposeError> {
+        let codecs = match wanted.out.extension().and_then(|ending| ending.to_str()) {
+            Some("webm") => ["libvpx", "libopus", "-deadline realtime -cpu-used 8"],
+            Some("mp4") => ["libx264", "aac", "-preset veryfast -movflags +faststart"],
+            _ => return Err(ComposeError::Format(wanted.out.clone())),
+        };
+        let of_kind = |kind: &str| -> Vec<&RecordedTrack> {
+            let tracks = manifest.tracks.iter();
+            tracks
+                .filter(|track| track.kind == kind && track.files.iter().any(is_usable))
+                .collect()
+        };
+        let (videos, sounds) = (of_kind("video"), of_kind("audio"));
+        let files = videos.iter().chain(&sounds).flat_map(|track| &track.files);
+        let count = files.filter(|file| is_usable(file)).count();
+        match count {
+            0 => return Err(ComposeError::Nothing),
+            1..=MAX_FILES => {}
+            _ => return Err(ComposeError::TooMany(count)),
+        }
+        let mut mix = Graph::new(directory);
+        let sound = mix.sounds(&sounds).map(|sound| {
+            let file = wanted.out.with_extension("sound.mka");
+            let mut arguments = mix.arguments();
+            add(&mut arguments, &format!("-map [{sound}] -c:a pcm_s16le"));
+            arguments.push(file.display().to_string());
+            (arguments, file)
+        });
+        let mut graph = Graph::new(directory);
+        let picture = graph.pictures(manifest.duration_ms(), &videos, wanted.layout);
+        let mixed = sound.as_ref().map(|(_, file)| graph.input_file(file));
+        let mut all = graph.arguments();
+        let (video_bps, audio_bps) = (wanted.video_bps, wanted.audio_bps);
+        let pictures = format!("-map [{picture}] -c:v {} -b:v {video_bps}", codecs[0]);
+        add(&mut all, &pictures);
+        add(&mut all, &format!("-pix_fmt yuv420p {}", codecs[2]));
+        if let Some(input) = mixed {
+            let sounds = format!("-map {input}:a -c:a {} -b:a {audio_bps}", codecs[1]);
+            add(&mut all, &sounds);
+        }
+        all.push(wanted.out.display().to_string());
+        Ok(Self { sound, all })
+    }
+
+    fn run(&self, is_nice: bool, tell: impl FnMut(u64)) -> Result<(), ComposeError> {
+        if let Some((arguments, _)) = &self.sound {
+            run(arguments, is_nice, |_| {})?;
+        }
+        run(&self.all, is_nice, tell)
+    }
+}
+
+/// Runs ffmpeg, and tells how many milliseconds are done.
+fn run(arguments: &[String], is_nice: bool, mut tell: impl FnMut(u64)) -> Result<(), ComposeError> {
+    let mut command = if is_nice {
         let mut nice = Command::new("nice");
         nice.args(["-n", "19", "ffmpeg"]);
         nice
     } else {
         Command::new("ffmpeg")
     };
-    command.args(&arguments).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(ComposeError::Start)?;
     if let Some(progress) = child.stdout.take() {
         for line in BufReader::new(progress).lines().map_while(Result::ok) {
             let us = line.strip_prefix("out_time_us=");
             if let Some(us) = us.and_then(|us| us.parse::<u64>().ok()) {
-                tell((us / 1000).min(total), total);
+                tell(us / 1000);
             }
         }
     }
     let ended = child.wait_with_output().map_err(ComposeError::Start)?;
     if ended.status.success() {
-        tell(total, total);
         return Ok(());
     }
     let said = String::from_utf8_lossy(&ended.stderr);
     Err(ComposeError::Failed(said.trim().to_owned()))
 }
 
-/// What ffmpeg is told.
-fn arguments(
-    manifest: &Manifest,
-    directory: &Path,
-    wanted: &Wanted,
-) -> Result<Vec<String>, ComposeError> {
-    let codecs = match wanted.out.extension().and_then(|ending| ending.to_str()) {
-        Some("webm") => ["libvpx", "libopus", "-deadline realtime -cpu-used 8"],
-        Some("mp4") => ["libx264", "aac", "-preset veryfast -movflags +faststart"],
-        _ => return Err(ComposeError::Format(wanted.out.clone())),
-    };
-    let of_kind = |kind: &str| -> Vec<&RecordedTrack> {
-        let tracks = manifest.tracks.iter();
-        tracks
-            .filter(|track| track.kind == kind && track.files.iter().any(is_usable))
-            .collect()
-    };
-    let (videos, sounds) = (of_kind("video"), of_kind("audio"));
-    let files = videos.iter().chain(&sounds).flat_map(|track| &track.files);
-    let count = files.filter(|file| is_usable(file)).count();
-    match count {
-        0 => return Err(ComposeError::Nothing),
-        1..=MAX_FILES => {}
-        _ => return Err(ComposeError::TooMany(count)),
-    }
-    let mut graph = Graph::new(directory);
-    let picture = graph.pictures(manifest.duration_ms(), &videos, wanted.layout);
-    let sound = graph.sounds(&sounds);
-    let mut all: Vec<String> = ["-y", "-v", "error", "-nostats", "-progress", "pipe:1"]
-        .map(str::to_owned)
-        .into();
-    all.append(&mut graph.inputs);
-    all.extend(["-filter_complex".to_owned(), graph.filters.join(";")]);
-    let mut add = |text: String| all.extend(text.split(' ').map(str::to_owned));
-    add(format!(
-        "-map [{picture}] -c:v {} -b:v {}",
-        codecs[0], wanted.video_bps
-    ));
-    add(format!("-pix_fmt yuv420p {}", codecs[2]));
-    if let Some(sound) = sound {
-        add(format!(
-            "-map [{sound}] -c:a {} -b:a {}",
-            codecs[1], wanted.audio_bps
-        ));
-    }
-    all.push(wanted.out.display().to_string());
-    Ok(all)
+/// Adds arguments that have no spaces in them.
+fn add(arguments: &mut Vec<String>, several: &str) {
+    arguments.extend(several.split(' ').map(str::to_owned));
 }
 
 fn is_usable(file: &RecordedFile) -> bool {
@@ -186,11 +215,23 @@ impl<'a> Graph<'a> {
     }
 
     fn input(&mut self, file: &RecordedFile) -> usize {
+        self.input_file(&self.directory.join(&file.name))
+    }
+
+    fn input_file(&mut self, path: &Path) -> usize {
         self.inputs.push("-i".to_owned());
-        let path = self.directory.join(&file.name);
         self.inputs.push(format!("file:{}", path.display()));
         self.count += 1;
         self.count - 1
+    }
+
+    /// What ffmpeg is told up to the filters.
+    fn arguments(self) -> Vec<String> {
+        let mut all = Vec::new();
+        add(&mut all, "-y -v error -nostats -progress pipe:1");
+        all.extend(self.inputs);
+        all.extend(["-filter_complex".to_owned(), self.filters.join(";")]);
+        all
     }
 
     /// Lays every file over a black picture, for as long as it lasts.
@@ -355,11 +396,13 @@ mod tests {
             track("audio", "microphone", 20),
             track("video", "camera", 1040),
         ]);
-        let all = arguments(&manifest, Path::new("/r"), &wanted("o.webm")).unwrap();
-        let graph = &all[all.iter().position(|a| a == "-filter_complex").unwrap() + 1];
-        assert!(graph.contains("adelay=20:all=1"), "{graph}");
-        assert!(graph.contains("between(t,1.040,2.540)"), "{graph}");
-        assert!(all.contains(&"file:/r/camera-1040.webm".to_owned()));
+        let Runs { sound, all } = Runs::new(&manifest, Path::new("/r"), &wanted("o.webm")).unwrap();
+        let (sound, file) = sound.unwrap();
+        let has = |arguments: &[String], text: &str| arguments.iter().any(|a| a.contains(text));
+        assert!(has(&sound, "adelay=20:all=1"), "{sound:?}");
+        assert!(has(&all, "between(t,1.040,2.540)"), "{all:?}");
+        assert!(has(&all, "file:/r/camera-1040.webm"));
+        assert!(has(&all, &format!("file:{}", file.display())));
     }
 
     #[test]
@@ -382,14 +425,14 @@ mod tests {
 
     #[test]
     fn what_cannot_be_composed_is_said() {
-        let nothing = arguments(&manifest(Vec::new()), Path::new("/r"), &wanted("o.webm"));
+        let nothing = Runs::new(&manifest(Vec::new()), Path::new("/r"), &wanted("o.webm"));
         assert!(matches!(nothing, Err(ComposeError::Nothing)));
         let one = manifest(vec![track("video", "screen", 0)]);
-        let format = arguments(&one, Path::new("/r"), &wanted("o.avi"));
+        let format = Runs::new(&one, Path::new("/r"), &wanted("o.avi"));
         assert!(matches!(format, Err(ComposeError::Format(_))));
         let mut outside = one;
         outside.tracks[0].files[0].name = "../../etc/passwd".to_owned();
-        let refused = arguments(&outside, Path::new("/r"), &wanted("o.webm"));
+        let refused = Runs::new(&outside, Path::new("/r"), &wanted("o.webm"));
         assert!(matches!(refused, Err(ComposeError::Nothing)));
     }
 }
