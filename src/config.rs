@@ -5,6 +5,7 @@
 //! understood stops the start with its place and what is allowed ([`read::Problem`]): an option
 //! that is silently ignored is found out at the worst time.
 
+mod defaults;
 pub mod environment;
 pub mod flags;
 mod keys;

@@ -262,14 +262,7 @@ fn serve(
             seed,
         )
     };
-    let (copies, copied) = mailbox::copies();
-    let record_options = config.record_options().map_err(Stopped::Upload)?;
-    let recorder = record_options.map(|options| record::start(options, copied));
-    let recorder = recorder.transpose().map_err(Stopped::Recorder)?;
-    let shard_options = shard::Options {
-        copies: recorder.is_some().then_some(copies),
-        ..config.shard_options()
-    };
+    let (shard_options, recorder) = start_recorder(&config)?;
     let shards = shard::start(&shard_options, engine, &reports)?;
     // Only the shards hold it, as with the reports.
     drop(shard_options);
@@ -306,6 +299,22 @@ fn serve(
         log.finish();
     }
     Ok(served?)
+}
+
+/// The way to the recorder, and its thread.
+type Recorder = (record::Desk, std::thread::JoinHandle<()>);
+
+/// Starts the recorder, if there is to be one, and has the shards tell it.
+fn start_recorder(config: &Config) -> Result<(shard::Options, Option<Recorder>), Stopped> {
+    let (copies, copied) = mailbox::copies();
+    let options = config.record_options().map_err(Stopped::Upload)?;
+    let recorder = options.map(|options| record::start(options, copied));
+    let recorder = recorder.transpose().map_err(Stopped::Recorder)?;
+    let shard_options = shard::Options {
+        copies: recorder.is_some().then_some(copies),
+        ..config.shard_options()
+    };
+    Ok((shard_options, recorder))
 }
 
 /// Listens for those who read metrics. That somebody else has the port is a reason not to start

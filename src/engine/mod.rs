@@ -25,6 +25,7 @@ mod intake;
 pub mod keyframe;
 pub mod layers;
 pub mod limits;
+mod lines;
 mod negotiation;
 mod pacing;
 mod peer;

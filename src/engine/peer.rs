@@ -9,7 +9,6 @@ use str0m::bwe::Bitrate;
 use str0m::change::SdpAnswer;
 use str0m::change::SdpOffer;
 use str0m::crypto::dtls::{ProtocolVersion, SrtpProfile};
-use str0m::format::PayloadParams;
 use str0m::media::{KeyframeRequestKind, Mid, Rid};
 use str0m::net::{Protocol, Receive, Transmit};
 use str0m::rtp::Ssrc;
@@ -86,7 +85,7 @@ pub(crate) struct Peer {
     wakeup: Option<Instant>,
     phase: Phase,
     /// Which m-line and layer an incoming SSRC is, as str0m found out.
-    incoming: Vec<(Ssrc, Mid, Option<Rid>)>,
+    pub(super) incoming: Vec<(Ssrc, Mid, Option<Rid>)>,
     /// The streams of the latest answer.
     pub(super) announced: Vec<Announced>,
     candidates: u32,
@@ -350,52 +349,6 @@ impl Peer {
                 track: None,
             });
         }
-    }
-
-    /// Whether media has come from it.
-    pub(crate) fn has_sent_media(&self) -> bool {
-        !self.incoming.is_empty()
-    }
-
-    /// Which m-line and layer an incoming SSRC belongs to.
-    pub(crate) fn incoming(&mut self, ssrc: Ssrc) -> Option<(Mid, Option<Rid>)> {
-        if let Some((_, mid, rid)) = self.incoming.iter().find(|(known, ..)| *known == ssrc) {
-            return Some((*mid, *rid));
-        }
-        let found = {
-            let mut api = self.rtc.direct_api();
-            api.stream_rx(&ssrc)
-                .map(|stream| (stream.mid(), stream.rid()))
-        };
-        if let Some((mid, rid)) = found {
-            self.incoming.push((ssrc, mid, rid));
-        }
-        found
-    }
-
-    /// Which of its m-lines the client sends on.
-    pub(crate) fn publishes(&self, mid: Mid) -> bool {
-        media_of(&self.rtc, mid).is_some_and(|media| media.direction().is_receiving())
-    }
-
-    /// Whether an m-line still exists.
-    pub(crate) fn has_line(&self, mid: Mid) -> bool {
-        media_of(&self.rtc, mid).is_some()
-    }
-
-    /// The payload types it may send.
-    pub(crate) fn formats(&self) -> Vec<PayloadParams> {
-        self.rtc.codec_config().params().to_vec()
-    }
-
-    /// How many m-lines of a kind the client receives on.
-    pub(crate) fn receives(&self, kind: Kind) -> u8 {
-        let open = self
-            .slots
-            .iter()
-            .filter(|slot| slot.open && slot.kind == kind)
-            .count();
-        u8::try_from(open).unwrap_or(u8::MAX)
     }
 
     /// Whether str0m still works: a hostile offer can end it.

@@ -173,8 +173,10 @@ mod tests {
         busy.engine.dropped.add(Dropped::NoTrack);
         busy.shard = vec![("turns", 9), ("driver_glommio", 1), ("udp_out_backlog", 4)];
         busy.histograms.turn_ns.record(70_000).unwrap();
-        let mut idle = Snapshot::default();
-        idle.shard = vec![("turns", 1), ("driver_glommio", 1), ("udp_out_backlog", 0)];
+        let idle = Snapshot {
+            shard: vec![("turns", 1), ("driver_glommio", 1), ("udp_out_backlog", 0)],
+            ..Snapshot::default()
+        };
         let shards = [(ShardId::new(0), &busy), (ShardId::new(1), &idle)];
         let text = write(families(&shards), Format::Plain);
         for line in [

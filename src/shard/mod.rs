@@ -217,8 +217,7 @@ pub fn start(
         wakers,
     };
     let (pulses, mut commands, mut threads) = (pulses(&ending.wakers), Vec::new(), Vec::new());
-    let each = ids.zip(beds).zip(sockets).zip(rings);
-    for (((shard, bed), socket), neighbours) in each {
+    for (((shard, bed), socket), neighbours) in ids.zip(beds).zip(sockets).zip(rings) {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         ending.stops.push(stop);
         let (sender, queue) = mailbox::commands(shard, ending.wakers[shard.index()].clone());

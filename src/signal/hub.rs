@@ -7,15 +7,15 @@ mod handle;
 mod operate;
 mod recordings;
 mod shards;
+mod tell;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::ws::Utf8Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::engine::command::{Command, Event};
+use crate::engine::command::Event;
 use crate::id::{PeerId, ShardId};
 use crate::mailbox::{CommandSender, Report, Undelivered};
 use crate::record::Desk;
@@ -26,7 +26,6 @@ use crate::signal::figures::Signalling;
 use crate::signal::happening::Happening;
 use crate::signal::joins::Joins;
 use crate::signal::limits::{self, LogGate};
-use crate::signal::message::{Reference, ServerMessage};
 use crate::signal::operator::{Reload, Wanted};
 use crate::signal::outlets::Outlets;
 use crate::signal::overload::Ladder;
@@ -447,73 +446,6 @@ impl Hub {
         if let Some(held) = self.log.denied.pass(now) {
             tracing::info!(held, "a token was refused: {denied}");
         }
-    }
-
-    /// Returns those whose outbox is full.
-    fn tell(&mut self, sockets: &[SocketId], message: &ServerMessage) -> Vec<SocketId> {
-        if sockets.is_empty() {
-            return Vec::new();
-        }
-        let text = Utf8Bytes::from(message.to_json());
-        let mut slow = Vec::new();
-        for socket in sockets {
-            // A client that was found too slow a moment ago is still named by what was decided
-            // before.
-            let Some(client) = self.clients.get(socket) else {
-                continue;
-            };
-            let outbox = client.outbox.as_ref();
-            if outbox.is_some_and(|outbox| outbox.push(text.clone()).is_err()) {
-                slow.push(*socket);
-            }
-        }
-        slow
-    }
-
-    /// Ends a client that does not read, without waiting for its outbox.
-    fn cut(&mut self, now: Now, socket: SocketId) -> Vec<Output> {
-        let Some(mut client) = self.remove(socket) else {
-            return Vec::new();
-        };
-        if let Some(outbox) = client.outbox {
-            outbox.cut();
-        }
-        self.signalling.slow_readers += 1;
-        if let Some(held) = self.log.slow.pass(now.at) {
-            tracing::info!(held, "a client reads too slowly and was disconnected");
-        }
-        client.session.handle_cut(&mut self.directory)
-    }
-
-    fn close(&mut self, socket: SocketId, code: CloseCode) {
-        if let Some(Client { outbox, .. }) = self.remove(socket) {
-            if let Some(outbox) = outbox {
-                outbox.close(code);
-            }
-            self.signalling.sockets_refused += u64::from(code != CloseCode::GoingAway);
-        }
-    }
-
-    fn undelivered(
-        &mut self,
-        now: Now,
-        socket: SocketId,
-        command: &Command,
-        reference: Option<Reference>,
-    ) -> Vec<Output> {
-        self.signalling.server_busy += 1;
-        if let Some(held) = self.log.busy.pass(now.at) {
-            tracing::warn!(
-                held,
-                "a shard's command queue is full: requests are refused"
-            );
-        }
-        let Some(client) = self.clients.get_mut(&socket) else {
-            return Vec::new();
-        };
-        client
-            .session
-            .handle_undelivered(command, reference, &mut self.directory)
     }
 }
 
