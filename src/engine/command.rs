@@ -1,5 +1,7 @@
 //! The whole vocabulary between control and media: [`Command`] in, [`Event`] out.
 
+use std::net::SocketAddr;
+
 pub use super::allocate::{Quality, Reason};
 pub use super::codec::Size;
 use crate::id::{PeerId, RecordingNumber, RoomId, TrackId};
@@ -75,6 +77,11 @@ pub enum Command {
     },
     /// From here on the shard spares itself work, or does not.
     Spare(Spared),
+    /// Tell what is known of a room's peers. Answered by [`Event::Inspected`].
+    Inspect {
+        /// Which room.
+        room: RoomId,
+    },
     /// The participant leaves; everything it held is freed.
     Leave {
         /// Who leaves.
@@ -184,6 +191,13 @@ pub enum Event {
         /// Which.
         track: TrackId,
     },
+    /// What is known of a room's peers, in the order they came.
+    Inspected {
+        /// Which room.
+        room: RoomId,
+        /// Its peers; none when this shard has no such room.
+        peers: Vec<PeerReport>,
+    },
     /// ICE and DTLS are up: media flows.
     Connected {
         /// Whose.
@@ -198,6 +212,29 @@ pub enum Event {
         /// Why.
         reason: CloseReason,
     },
+}
+
+/// What is known of a peer, for whoever looks for a fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerReport {
+    /// Who.
+    pub peer: PeerId,
+    /// Whether an offer of its client was answered.
+    pub has_offered: bool,
+    /// The step on the way to media that it has not taken; without meaning once it is connected.
+    pub missing: MissingStep,
+    /// Whether ICE and DTLS are up.
+    pub is_connected: bool,
+    /// Where its client is sent to, once it has nominated a pair.
+    pub remote: Option<SocketAddr>,
+    /// Whether that is on TCP.
+    pub is_tcp: bool,
+    /// What its path carries, as estimated, in bits per second; `None` while it watches nothing.
+    pub estimated_bps: Option<u64>,
+    /// Its receiving m-lines.
+    pub slots: usize,
+    /// Of those, where something plays.
+    pub watched: usize,
 }
 
 /// What a track carries.

@@ -162,6 +162,11 @@ impl Addresses {
         self.0.is_empty()
     }
 
+    /// Whether this is one of them.
+    pub(crate) fn contains(&self, remote: SocketAddr) -> bool {
+        self.0.contains(&remote)
+    }
+
     /// All of them, leaving none.
     pub(crate) fn take(&mut self) -> Vec<SocketAddr> {
         std::mem::take(&mut self.0)

@@ -21,6 +21,7 @@ pub mod egress;
 pub mod export;
 mod feedback;
 mod hearing;
+mod inspect;
 mod intake;
 pub mod keyframe;
 pub mod layers;
@@ -280,6 +281,7 @@ impl Engine {
             Command::Leave { peer } => self.leave(now, peer),
             Command::Record { room, recording } => self.record(now, &room, recording),
             Command::RenewRecorded { track } => self.renew_recorded(now, track),
+            Command::Inspect { room } => self.inspect(room),
         }
         self.settle(now);
     }

@@ -4,6 +4,7 @@
 
 mod answers;
 mod handle;
+mod inspections;
 mod operate;
 mod recordings;
 mod shards;
@@ -37,6 +38,8 @@ use crate::signal::websocket::{Heard, Mail, Outbox};
 use crate::signal::{Now, Options};
 pub use answers::{Health, HealthConfig, Question};
 pub use handle::{Handle, Stopping};
+use inspections::Inspections;
+pub use inspections::Reply;
 use recordings::Recordings;
 use shards::Shards;
 
@@ -90,6 +93,7 @@ pub struct Hub {
     drain: Drain,
     /// Whether the process is to end now.
     is_over: bool,
+    inspections: Inspections,
     log: Log,
 }
 
@@ -148,6 +152,7 @@ impl Hub {
             ladders: ids.iter().map(|id| (*id, Ladder::default())).collect(),
             drain: Drain::default(),
             is_over: false,
+            inspections: Inspections::default(),
             log: Log {
                 slow: LogGate::new(now),
                 busy: LogGate::new(now),
@@ -290,6 +295,9 @@ impl Hub {
 
     fn handle_report(&mut self, now: Now, report: Report) {
         match report {
+            Report::Event(Event::Inspected { room, peers }) => {
+                self.handle_inspected(&room, &peers);
+            }
             Report::Event(event) => {
                 let peer = whose(&event, &self.directory);
                 if let Some(peer) = peer {
@@ -464,5 +472,6 @@ fn whose(event: &Event, directory: &Directory) -> Option<PeerId> {
         Event::TrackPublished { track, .. } => track.id.peer,
         Event::TrackUnpublished { track, .. } => track.peer,
         Event::Speakers { room, .. } => directory.members(room).first()?.peer,
+        Event::Inspected { .. } => return None,
     })
 }

@@ -1543,6 +1543,7 @@ mod tests {
                 Command::Join { peer, .. } => assert_eq!(there.insert(*peer, true), None),
                 Command::Leave { peer } => assert_eq!(there.insert(*peer, false), Some(true)),
                 Command::Silence { .. }
+                | Command::Inspect { .. }
                 | Command::Record { .. }
                 | Command::Spare(_)
                 | Command::RenewRecorded { .. } => panic!("a session does not ask for this"),

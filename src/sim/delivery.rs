@@ -201,7 +201,6 @@ impl World {
                 assert!(before.is_none(), "track {} published twice", track.id);
                 return;
             }
-            Event::TrackUnpublished { .. } => return,
             Event::Speakers { room, speakers } => {
                 self.speakers.insert(room.clone(), speakers.clone());
                 return;
@@ -212,6 +211,7 @@ impl World {
                 }
                 return;
             }
+            Event::TrackUnpublished { .. } | Event::Inspected { .. } => return,
             Event::Closed { peer, reason, .. } => {
                 self.closed.push((*peer, *reason));
                 return;

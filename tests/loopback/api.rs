@@ -136,6 +136,40 @@ async fn what_an_administrator_mutes_plays_to_nobody_and_only_one_unmutes_it() {
 }
 
 #[tokio::test]
+async fn a_diagnosis_says_how_far_each_participant_has_come() {
+    let server = Server::start(&[]).await;
+    let (status, nothing) = call(&server, "GET", "/api/rooms/r/diagnostics", Value::Null).await;
+    assert_eq!((status, &nothing["code"]), (404, &json!("no-such-room")));
+    let voice = b"a voice to be diagnosed";
+    let mut ada = Caller::join(&server, "r", voice).await;
+    let mut ben = Caller::join(&server, "r", voice).await;
+    while ada.heard == 0 || ben.heard == 0 {
+        tokio::join!(ada.turn(voice), ben.turn(voice));
+    }
+    let mut cid = server.connect().await;
+    cid.join("r", "Cid").await;
+    let (_, found) = call(&server, "GET", "/api/rooms/r/diagnostics", Value::Null).await;
+    let first = &found["participants"][0];
+    assert_eq!(first["missing"], Value::Null, "{found}");
+    assert_eq!(
+        (&first["family"], &first["transport"]),
+        (&json!("ipv4"), &json!("udp"))
+    );
+    assert_eq!(
+        (&first["hasSocket"], &first["watched"]),
+        (&json!(true), &json!(1))
+    );
+    assert!(first["estimatedBps"].as_u64() > Some(0), "{found}");
+    assert_eq!(first["participant"]["tracks"][0]["kind"], "audio");
+    let third = &found["participants"][2];
+    assert_eq!(
+        (&third["missing"], &third["transport"]),
+        (&json!("offer"), &Value::Null)
+    );
+    server.end().await;
+}
+
+#[tokio::test]
 async fn the_description_of_the_api_names_every_path_of_the_protocol() {
     let server = Server::start(&[]).await;
     let description = server.get("/api/openapi.json").await.json();
@@ -144,6 +178,8 @@ async fn the_description_of_the_api_names_every_path_of_the_protocol() {
         ("/api/rooms", &["get", "post"][..]),
         ("/api/rooms/{id}", &["get", "delete"]),
         ("/api/rooms/{id}/stats", &["get"]),
+        ("/api/rooms/{id}/diagnostics", &["get"]),
+        ("/api/calls", &["get"]),
         ("/api/rooms/{id}/participants", &["get"]),
         ("/api/rooms/{id}/participants/{pid}", &["get", "delete"]),
         ("/api/rooms/{id}/participants/{pid}/mute", &["post"]),

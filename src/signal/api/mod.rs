@@ -1,6 +1,7 @@
 //! The HTTP API under `/api`, and its description in OpenAPI 3.1, from the same functions.
 
 pub mod calls;
+pub mod diagnostics;
 pub mod drain;
 pub mod events;
 pub mod recordings;
@@ -54,6 +55,7 @@ fn described() -> OpenApiRouter<Site> {
         .routes(routes!(rooms::create, rooms::list))
         .routes(routes!(rooms::show, rooms::delete))
         .routes(routes!(rooms::stats))
+        .routes(routes!(diagnostics::diagnostics))
         .routes(routes!(rooms::participants))
         .routes(routes!(rooms::participant, rooms::kick))
         .routes(routes!(rooms::mute))

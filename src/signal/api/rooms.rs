@@ -174,7 +174,7 @@ pub(super) async fn show(
 }
 
 /// A room that the caller may look into: as its administrator, or as one who may list all.
-async fn seen(caller: &Caller, id: &str) -> Result<RoomId, Refused> {
+pub(super) async fn seen(caller: &Caller, id: &str) -> Result<RoomId, Refused> {
     let id = room_id(id)?;
     let access = &caller.access;
     let verdict = access.check_admin(&id).or_else(|_| access.check_list());

@@ -49,6 +49,8 @@ pub enum Question {
     Room(RoomId, Sender<Option<RoomDetail>>),
     /// What is counted of this room?
     RoomStats(RoomId, Sender<Option<RoomStats>>),
+    /// How far has everyone in this room come?
+    Diagnose(RoomId, super::Reply),
     /// Close this room. Was there one?
     DeleteRoom(RoomId, Sender<bool>),
     /// Who is this in that room?
@@ -125,6 +127,7 @@ impl Hub {
             Question::RoomStats(id, reply) => {
                 drop(reply.send(RoomStats::new(now, &id, &self.directory)));
             }
+            Question::Diagnose(id, reply) => self.inspect(id, reply),
             Question::DeleteRoom(id, reply) => {
                 let _ = reply.send(self.close_room(now, &id, RoomClosedReason::Deleted));
             }

@@ -68,7 +68,7 @@ impl Session {
                 let told = tracks.into_iter().map(ServerMessage::quality);
                 told.map(|message| self.tell(message)).collect()
             }
-            Event::Connected { .. } => Vec::new(),
+            Event::Connected { .. } | Event::Inspected { .. } => Vec::new(),
             Event::Closed { reason, .. } => self.handle_closed(reason, directory),
         }
     }
