@@ -26,8 +26,8 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 const MAX_FILES: usize = 10_000;
 
 /// How far pictures are apart at least, and how far one is moved for that at most.
-const MIN_APART_MS: u64 = 17;
-const MAX_MOVED_MS: u64 = 34;
+const MIN_APART_MS: u64 = 9;
+const MAX_MOVED_MS: u64 = 100;
 
 /// A track that is being recorded.
 #[derive(Debug)]
@@ -370,7 +370,7 @@ impl Recorded {
 }
 
 /// A frame's time, later than that of the one before. Pictures that come in a burst are spread
-/// out: programs that take 60 pictures a second for the most would lose some of them otherwise.
+/// out: programs that take 120 pictures a second for the most would lose some of them otherwise.
 fn spaced(ms: u64, before_ms: u64, codec: Codec) -> u64 {
     let apart = before_ms + MIN_APART_MS;
     if codec != Codec::Opus && ms < apart && apart - ms <= MAX_MOVED_MS {
@@ -390,7 +390,7 @@ mod tests {
             before = spaced(ms, before, Codec::Vp8);
             before
         });
-        assert_eq!(burst, [17, 34, 51, 68, 85, 102, 103, 104]);
+        assert_eq!(burst, [9, 18, 33, 66, 75, 84, 93, 102]);
         assert_eq!(spaced(3, 1, Codec::Opus), 3);
         assert_eq!(spaced(1, 1, Codec::Opus), 2);
     }

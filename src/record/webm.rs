@@ -24,7 +24,7 @@ const CUE_MS: u64 = 2000;
 
 /// Nanoseconds of one frame at the highest frame rate. Frames come as irregularly as cameras send
 /// them; a program that counts time in frames must not guess longer ones from the first few.
-const FRAME_NS: u64 = 16_666_667;
+const FRAME_NS: u64 = 8_333_333;
 
 /// Bytes of one cluster. Beyond it the next one begins.
 const CLUSTER_BYTES: usize = 4 << 20;

@@ -252,3 +252,69 @@ async fn a_token_is_minted_on_the_command_line_and_by_the_api_and_lets_its_holde
     let log = server.end().await;
     assert!(log.contains("the token does not grant roomAdmin"), "{log}");
 }
+
+#[tokio::test]
+async fn a_room_is_recorded_on_request_and_everyone_in_it_is_told() {
+    let directory = std::env::temp_dir().join(format!("corelay-recorded-{}", std::process::id()));
+    let path = directory.display().to_string();
+    let variables = [
+        ("CORELAY_RECORDING_ENABLED", "true"),
+        ("CORELAY_RECORDING_PATH", path.as_str()),
+        ("CORELAY_RECORDING_MIN_FREE_SPACE", "0"),
+    ];
+    let started = Server::start_with(&[], &variables).await;
+    let server = started.unwrap_or_else(|refused| panic!("{}", refused.err));
+    let start = "/api/rooms/room-123/recording/start";
+    let stop = "/api/rooms/room-123/recording/stop";
+    let (status, none) = call(&server, "POST", start, Value::Null).await;
+    assert_eq!((status, &none["code"]), (404, &json!("no-such-room")));
+    let mut ada = server.connect().await;
+    ada.join("room-123", "Ada").await;
+    let (status, begun) = call(&server, "POST", start, Value::Null).await;
+    assert_eq!((status, &begun["recording"]), (200, &json!(true)));
+    let told = ada.expect("recording-started").await;
+    assert_eq!(told["recordingId"], begun["recordingId"]);
+    let (status, again) = call(&server, "POST", start, Value::Null).await;
+    assert_eq!((status, &again["code"]), (409, &json!("already-recording")));
+    let mut ben = server.connect().await;
+    let joined = ben.join("room-123", "Ben").await;
+    assert_eq!(joined["recordingId"], begun["recordingId"]);
+    ben.say(r#"{"type":"stop-recording"}"#).await;
+    let told = ada.expect("recording-stopped").await;
+    assert_eq!(told["reason"], "stopped");
+    let (status, twice) = call(&server, "POST", stop, Value::Null).await;
+    assert_eq!((status, &twice["code"]), (409, &json!("not-recording")));
+
+    let id = begun["recordingId"].as_str().expect("it has a name");
+    let one = format!("/api/recordings/{id}");
+    let (_, manifest) = call(&server, "GET", &one, Value::Null).await;
+    assert_eq!(manifest["room"], "room-123");
+    let people = manifest["participants"].as_array().expect("a list");
+    let names: Vec<_> = people.iter().map(|person| &person["name"]).collect();
+    assert_eq!(names, ["Ada", "Ben"]);
+    let (_, all) = call(&server, "GET", "/api/recordings", Value::Null).await;
+    assert_eq!(all["recordings"].as_array().map(Vec::len), Some(1));
+    let nothing = call(&server, "GET", "/api/recordings/rec_0", Value::Null).await;
+    assert_eq!(
+        (nothing.0, &nothing.1["code"]),
+        (404, &json!("no-such-recording"))
+    );
+    server.end().await;
+    let _ = std::fs::remove_dir_all(directory);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_record_says_how_it_would() {
+    let server = Server::start(&[]).await;
+    let mut ada = server.connect().await;
+    ada.join("room-123", "Ada").await;
+    let start = "/api/rooms/room-123/recording/start";
+    let (status, refused) = call(&server, "POST", start, Value::Null).await;
+    assert_eq!(
+        (status, &refused["code"]),
+        (409, &json!("recording-disabled"))
+    );
+    let detail = refused["detail"].as_str().expect("a sentence");
+    assert!(detail.contains("recording.enabled"), "{detail}");
+    server.end().await;
+}
