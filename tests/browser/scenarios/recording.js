@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 
-import { SERVER_ADDRESS } from '../network.js';
+import { FROM_LOSSY, SERVER_ADDRESS, losing } from '../network.js';
 import { until } from '../until.js';
 
 const RECORDINGS = path.join(process.env.CORELAY_SCRATCH, 'recordings');
@@ -12,6 +12,8 @@ const RECORDINGS = path.join(process.env.CORELAY_SCRATCH, 'recordings');
 const SECONDS = 4;
 /** How far a file's length may be from what the manifest says, in seconds. */
 const TOLERANCE = 0.1;
+/** The share of datagrams that a sender with a bad line loses. */
+const LOSS = 0.03;
 /** How often a room is recorded one time after the other. */
 const TIMES = 100;
 
@@ -52,6 +54,20 @@ export async function run({ server, browsers, check }) {
     }
     await Promise.all([ada.page.close(), bob.page.close()]);
   }
+
+  const far = await browsers.chromium({ lossy: true });
+  const fay = await browsers.join(far, 'recorded-lossy', 'Fay', { height: '360' });
+  const gil = await browsers.join(chromium, 'recorded-lossy', 'Gil');
+  await gil.untilMeets(fay);
+  await check('3 % loss on the way from a sender leaves no picture that cannot be decoded', () =>
+    losing(FROM_LOSSY, LOSS, async (lost) => {
+      const { recordingId } = await api('POST', '/api/rooms/recorded-lossy/recording/start');
+      await playing(gil, fay, 2 * SECONDS);
+      await api('POST', '/api/rooms/recorded-lossy/recording/stop');
+      if (lost() === 0) throw new Error('nothing was lost');
+      return `${lost()} lost; ${checkFiles(await untilFinished(recordingId), { vp8: 2 })}`;
+    }));
+  await Promise.all([fay.page.close(), gil.page.close()]);
 
   const firefox = await browsers.firefox();
   const cy = await browsers.join(chromium, 'recorded-mixed', 'Cy');
