@@ -74,8 +74,8 @@ fn ebpf() -> Finding {
         Err(error) => Finding::poor(
             "eBPF",
             format!("refused ({error}): a filter steers, and shards hand over what it misses"),
-            "grant CAP_BPF: AmbientCapabilities=CAP_BPF in the unit, or setcap cap_bpf+ep on the \
-             program",
+            "grant CAP_BPF and CAP_PERFMON: the unit's drop-in ebpf.conf.example, or \
+             setcap cap_bpf,cap_perfmon+ep on the program",
         ),
     }
 }

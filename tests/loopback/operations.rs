@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixDatagram};
+use tokio::net::{TcpListener, TcpStream, UnixDatagram};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -284,6 +284,50 @@ async fn a_join_without_media_names_its_first_missing_step() {
     ada.close().await;
     scraped(&server, "corelay_join_results_total{result=\"left\"} 1.0").await;
     server.end().await;
+}
+
+#[tokio::test]
+async fn a_join_is_traced_to_the_collector() {
+    let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1/traces", collector.local_addr().unwrap());
+    let variables = [("CORELAY_LOG_OTLP", url.as_str())];
+    let server = Server::start_with(&[], &variables).await.unwrap();
+    let mut ada = server.connect().await;
+    enter(&mut ada, "room").await;
+    ada.close().await;
+    let traced = async {
+        let (mut stream, _) = collector.accept().await.unwrap();
+        let mut request = Vec::new();
+        // The name of the span is in the body, behind the head.
+        while !request.windows(6).any(|part| part == b"result") {
+            let mut some = [0; 4096];
+            let length = stream.read(&mut some).await.unwrap();
+            assert!(length > 0, "{}", String::from_utf8_lossy(&request));
+            request.extend_from_slice(&some[..length]);
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        request
+    };
+    let request = timeout(DEADLINE, traced).await.expect("it is sent");
+    assert!(request.starts_with(b"POST /v1/traces HTTP/1.1\r\n"));
+    server.end().await;
+}
+
+#[tokio::test]
+async fn the_log_is_json_where_that_is_asked_for() {
+    let server = Server::start(&["--log-format", "json"]).await;
+    // Whoever answers hears signals.
+    assert_eq!(server.get("/livez").await.status, 200);
+    let log = server.end().await;
+    assert!(log.lines().count() >= 2, "{log}");
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        assert!(
+            line["level"].is_string() && line["message"].is_string(),
+            "{line}"
+        );
+    }
 }
 
 async fn enter(socket: &mut Socket, room: &str) {
