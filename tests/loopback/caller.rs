@@ -41,6 +41,16 @@ pub(crate) struct Caller {
 impl Caller {
     /// Joins `room` and negotiates; what it sends says `say`, over and over.
     pub(crate) async fn join(server: &Server, room: &str, say: &'static [u8]) -> Self {
+        Self::join_with(server, room, say, |offer| offer).await
+    }
+
+    /// As [`Caller::join`], with something changed in the text of its offer.
+    pub(crate) async fn join_with(
+        server: &Server,
+        room: &str,
+        say: &'static [u8],
+        alter: impl FnOnce(String) -> String,
+    ) -> Self {
         let mut signalling = server.connect().await;
         signalling.join(room, "Caller").await;
         signalling.expect("request-offer").await;
@@ -57,7 +67,7 @@ impl Caller {
         let mut change = rtc.sdp_api();
         let mid = change.add_media(MediaKind::Audio, Direction::SendRecv, None, None, None);
         let (offer, pending) = change.apply().expect("something changed");
-        let offer = json!({"type": "offer", "sdp": offer.to_sdp_string()});
+        let offer = json!({"type": "offer", "sdp": alter(offer.to_sdp_string())});
         signalling.say(&offer.to_string()).await;
         let answer = signalling.expect("answer").await;
         let answer = answer["sdp"].as_str().expect("a session description");

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::caller::Caller;
 use super::server::{self, Server};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -437,5 +438,39 @@ async fn behind_a_listed_proxy_each_client_has_its_own_share() {
         let made = server.request("POST", "/api/rooms", &headers, "{}").await;
         assert_eq!(made.status, status, "{from}");
     }
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_client_with_another_certificate_than_its_offer_names_gets_no_media() {
+    let server = Server::start(&[]).await;
+    let voice = b"a voice of somebody else";
+    // The first byte of the digest, in the one line there is (RFC 8122 section 5).
+    let change = |offer: String| {
+        let at = offer.find("a=fingerprint:sha-256 ").expect("there is one") + 22;
+        let digit = if offer[at..].starts_with('A') {
+            "B"
+        } else {
+            "A"
+        };
+        format!("{}{digit}{}", &offer[..at], &offer[at + 1..])
+    };
+    let mut mallory = Caller::join_with(&server, "r", voice, change).await;
+    let dropped = server
+        .counters(|engine| engine["peers"] == 0 && engine["datagrams_in"].as_u64() >= Some(3));
+    let talking = async {
+        loop {
+            mallory.turn(voice).await;
+        }
+    };
+    let counted = tokio::select! {
+        counted = dropped => counted,
+        () = talking => unreachable!("it talks for ever"),
+    };
+    assert_eq!(counted["totals"]["engine"]["connected"], 0, "{counted}");
+    assert_eq!(
+        mallory.signalling.expect("error").await["code"],
+        "misbehaved"
+    );
     server.end().await;
 }
