@@ -14,17 +14,18 @@ use crate::signal::message::Shown;
 
 /// A new file for one test, and a connection to it.
 async fn database(name: &str) -> (Database, PathBuf) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = std::env::temp_dir().join(format!(
-        "corelay-{name}-{}-{}.sqlite",
-        std::process::id(),
-        path.as_os_str().len()
-    ));
+    let file = format!("corelay-{name}-{}.sqlite", std::process::id());
+    let path = std::env::temp_dir().join(file);
+    remove(&path);
+    let address = Address::parse(&format!("sqlite:{}", path.display())).unwrap();
+    (Database::open(&address).await.unwrap(), path)
+}
+
+/// Removes a database, as far as it is there.
+fn remove(path: &Path) {
     for end in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(format!("{}{end}", path.display()));
     }
-    let address = Address::parse(&format!("sqlite:{}", path.display())).unwrap();
-    (Database::open(&address).await.unwrap(), path)
 }
 
 fn room() -> Shown<RoomId> {
@@ -130,7 +131,7 @@ async fn a_room_is_written_with_who_was_in_it_and_when_and_why_each_went() {
         ("r.webm", Some(15))
     );
     assert_eq!(database.show("nothing").await.unwrap(), None);
-    std::fs::remove_file(path).unwrap();
+    remove(&path);
 }
 
 #[tokio::test]
@@ -142,7 +143,7 @@ async fn what_is_written_twice_is_there_once() {
     }
     let rows = database.list(&Place::first(), 10).await.unwrap();
     assert_eq!((rows.len(), rows[0].sessions), (1, 1));
-    std::fs::remove_file(path).unwrap();
+    remove(&path);
 }
 
 #[tokio::test]
@@ -179,7 +180,7 @@ async fn calls_of_dialects_are_told_apart_from_rooms_of_the_same_name() {
         (rows[1].kind.as_str(), rows[1].ended_at, rows[1].sessions),
         ("room", None, 0)
     );
-    std::fs::remove_file(path).unwrap();
+    remove(&path);
 }
 
 #[tokio::test]
@@ -200,7 +201,7 @@ async fn the_list_is_read_in_parts_without_gaps_or_repeats() {
         }
     }
     assert_eq!(seen, [50, 40, 30, 20, 10]);
-    std::fs::remove_file(path).unwrap();
+    remove(&path);
 }
 
 #[tokio::test]
@@ -229,7 +230,7 @@ async fn what_a_server_left_open_is_ended_and_what_is_old_is_forgotten() {
     assert_eq!(database.show("e_1_10").await.unwrap(), None);
     let rows = database.list(&Place::first(), 10).await.unwrap();
     assert_eq!(rows.len(), 1);
-    std::fs::remove_file(path).unwrap();
+    remove(&path);
 }
 
 #[test]
