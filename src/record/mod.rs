@@ -50,8 +50,9 @@ pub const ORDER_QUEUE: usize = 4096;
 /// Notices waiting for the signalling thread. When full, the recorder keeps them.
 pub const NOTICE_QUEUE: usize = 1024;
 
-/// How often the recorder looks at the time.
+/// How often the recorder looks at the time, and how often while nothing is recorded.
 const TICK: Duration = Duration::from_millis(50);
+const IDLE_TICK: Duration = Duration::from_secs(1);
 
 /// Copies taken between two looks at the time.
 const COPIES_PER_TURN: usize = 4096;
@@ -110,6 +111,7 @@ fn run(
     let mut recorder = Recorder::new(clock(), options, after);
     let mut waiting: Option<Notice> = None;
     loop {
+        let tick = if recorder.is_idle() { IDLE_TICK } else { TICK };
         select! {
             recv(orders) -> order => match order {
                 Ok(order) => recorder.handle_order(clock(), order),
@@ -125,7 +127,7 @@ fn run(
                 // The shards have ended, and with them soon the orders.
                 Err(_) => break,
             },
-            default(TICK) => {}
+            default(tick) => {}
         }
         recorder.handle_timeout(clock());
         while let Some(notice) = waiting.take().or_else(|| recorder.poll_notice()) {

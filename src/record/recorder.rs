@@ -214,6 +214,11 @@ impl Recorder {
         }
     }
 
+    /// Whether nothing is recorded.
+    pub(super) fn is_idle(&self) -> bool {
+        self.live.is_empty()
+    }
+
     pub(super) fn poll_notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
     }

@@ -19,6 +19,9 @@ const MAX_SHIFT_SLEW_PER_MILLE: i64 = 1;
 /// A clock that is off by more than this was set, not drifting: it is followed at once.
 const STEP_US: i64 = 1_000_000;
 
+/// How many reports in a row must be off by that much before the one after them is believed.
+const STEP_MISFITS: u8 = 3;
+
 /// A sender report's pair of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
@@ -35,6 +38,8 @@ pub struct Report {
 pub struct SourceClock {
     /// Added to the participant's time, and when that was last looked at.
     shift: Option<(i64, i64)>,
+    /// Reports in a row that do not fit that at all.
+    misfits: u8,
 }
 
 impl SourceClock {
@@ -44,11 +49,20 @@ impl SourceClock {
         let measured = report.arrived_us - report.source_us;
         let shift = match self.shift {
             Some((shift, at)) if (measured - shift).abs() < STEP_US => {
+                self.misfits = 0;
                 let elapsed = (report.arrived_us - at).max(0);
                 let most = elapsed * MAX_SHIFT_SLEW_PER_MILLE / 1000;
                 shift + (measured - shift).clamp(-most, most)
             }
-            _ => measured,
+            // One that comes late by so much is no clock that was set.
+            Some((shift, _)) if self.misfits < STEP_MISFITS => {
+                self.misfits += 1;
+                shift
+            }
+            _ => {
+                self.misfits = 0;
+                measured
+            }
         };
         self.shift = Some((shift, report.arrived_us));
         report.source_us + shift
@@ -300,6 +314,28 @@ mod tests {
             let worst = worst_after_an_hour(audio, video, source);
             assert!(worst <= 20_000, "{audio} {video} {source}: {worst} us");
         }
+    }
+
+    #[test]
+    fn a_late_report_moves_nothing_and_a_clock_that_was_set_is_believed_in_the_end() {
+        let mut source = SourceClock::default();
+        let mut told = |arrived_us, source_us| {
+            source.handle_report(&Report {
+                arrived_us,
+                source_us,
+                timestamp: 0,
+            })
+        };
+        assert_eq!(told(1_000_000, 0), 1_000_000);
+        assert_eq!(
+            told(4_000_000, 1_000_000),
+            2_000_000,
+            "it is two seconds late"
+        );
+        assert_eq!(told(4_000_000, 3_000_000), 4_000_000);
+        let set = [5, 6, 7, 8].map(|second| told(second * 1_000_000, (second + 99) * 1_000_000));
+        assert_eq!(set[2] - set[1], 1_000_000);
+        assert_eq!(set[3], 8_000_000);
     }
 
     #[test]
