@@ -293,7 +293,7 @@ performance:
     fn options_that_contradict_each_other_are_told_with_their_line() {
         let source = Source {
             origin: "w.yaml".to_owned(),
-            text: "webrtc:\n  min_bitrate: 9000000\n".to_owned(),
+            text: "webrtc:\n  min_bitrate: 90000000\n".to_owned(),
         };
         let media = Source::read(None).unwrap();
         let mut config = Config {
@@ -302,7 +302,7 @@ performance:
         };
         let said = config.check(&source, &media).unwrap_err().to_string();
         assert!(
-            said.starts_with("w.yaml:2: webrtc.min_bitrate: this is 9000000"),
+            said.starts_with("w.yaml:2: webrtc.min_bitrate: this is 90000000"),
             "{said}"
         );
         config = Config::default();

@@ -44,7 +44,7 @@ const ANSWER_TIMEOUT_MS = 10_000;
 /** More receiving m-lines than any server should ask for. */
 const MAX_WISH = 64;
 
-/** What a camera of 1280x720 is sent as; smaller ones have fewer layers. */
+/** What a large camera is sent as. */
 const CAMERA_LAYERS = [
   { rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 150_000 },
   { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 500_000 },
@@ -114,7 +114,7 @@ export class MediaSession {
     if (this.#closed) return;
     const transceiver = this.#senders.get(source);
     if (!transceiver) {
-      const sendEncodings = this.#encodings(source);
+      const sendEncodings = this.#encodings(track, source);
       const init = { direction: 'sendonly', sendEncodings };
       const added = this.peerConnection.addTransceiver(track, init);
       if (this.#codec && track.kind === 'video') preferCodec(added, this.#codec);
@@ -128,10 +128,17 @@ export class MediaSession {
     }
   }
 
-  /** A camera in three sizes, where the codec is one that browsers send so. */
-  #encodings(source) {
+  /**
+   * A camera in up to three sizes, where the codec is one that browsers send so. Of a small one
+   * Chromium would send the smallest layers only: it gets as many as it is large enough for.
+   */
+  #encodings(track, source) {
     const single = this.#codec && !['VP8', 'H264'].includes(this.#codec.toUpperCase());
-    return source === 'camera' && !single ? CAMERA_LAYERS : [{}];
+    if (source !== 'camera' || single) return [{}];
+    const { width = 0, height = 0 } = track.getSettings();
+    const size = Math.max(width, height);
+    if (size < 480) return [{}];
+    return size < 960 ? CAMERA_LAYERS.slice(1) : CAMERA_LAYERS;
   }
 
   /** Opens a data channel; the first one of a connection needs an offer. */

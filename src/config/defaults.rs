@@ -2,7 +2,7 @@
 
 use super::sections::{
     CallLog, Container, Driver, Log, LogFormat, Metrics, Performance, RateLimit, Recording, Rooms,
-    Server, Steering, Tls, Turn, Webhooks, Webrtc,
+    Server, Steering, Tls, Turn, Warnings, Webhooks, Webrtc,
 };
 use super::value::{Announced, Endpoint, Host, Origin, Secret, Shards, Tcp, Upload, Whole};
 use crate::record::compose::Layout;
@@ -62,6 +62,16 @@ impl Default for Server {
     }
 }
 
+impl Default for Warnings {
+    fn default() -> Self {
+        Self {
+            packet_loss: const { Whole::new(10) },
+            jitter: const { Whole::new(100) },
+            latency: const { Whole::new(400) },
+        }
+    }
+}
+
 impl Default for Webrtc {
     fn default() -> Self {
         Self {
@@ -70,9 +80,10 @@ impl Default for Webrtc {
             announced_ip: Announced::Auto,
             ice_servers: Vec::new(),
             turn: Turn::default(),
-            max_bitrate: const { Whole::new(5_000_000) },
+            max_bitrate: const { Whole::new(20_000_000) },
             max_packets: const { Whole::new(0) },
             min_bitrate: const { Whole::new(100_000) },
+            warnings: Warnings::default(),
             simulcast: true,
             jitter_buffer_target: const { Whole::new(200) },
             jitter_buffer_max: const { Whole::new(1_000) },

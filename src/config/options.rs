@@ -12,6 +12,7 @@ use super::sections::{Container, Driver, Steering};
 use super::value::{Origin, Shards, Tcp, Upload, Whole};
 use crate::engine::caps::{Cap, Caps};
 use crate::engine::dtls::Identity;
+use crate::engine::warnings::Thresholds;
 use crate::id::ShardId;
 use crate::record::Format;
 use crate::record::after::{self, Composition};
@@ -82,6 +83,17 @@ impl Config {
             max_video_slots: slots(self.file.rooms.max_video_slots),
             max_audio_slots: slots(self.file.rooms.max_audio_slots),
             caps: self.caps(shards),
+            thresholds: self.thresholds(),
+        }
+    }
+
+    /// When clients are told that their connection is bad.
+    fn thresholds(&self) -> Thresholds {
+        let warnings = &self.file.webrtc.warnings;
+        Thresholds {
+            loss_percent: warnings.packet_loss.value() as f32,
+            jitter_ms: warnings.jitter.value() as f32,
+            latency_ms: warnings.latency.value() as f32,
         }
     }
 
@@ -385,7 +397,7 @@ performance: {worker_threads: 7, driver: epoll, steering: cbpf, max_bitrate: 700
             [0; 32],
         );
         assert_eq!((engine.max_video_slots, engine.max_audio_slots), (5, 6));
-        assert_eq!(engine.caps.peer.bits, 5_000_000);
+        assert_eq!(engine.caps.peer.bits, 20_000_000);
         assert_eq!((engine.caps.shard.bits, engine.caps.room), (100, Cap::NONE));
     }
 }

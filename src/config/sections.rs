@@ -95,6 +95,8 @@ pub struct Webrtc {
     pub max_packets: PacketsPerSecond,
     /// Least a client is asked to send, in bit/s.
     pub min_bitrate: BitsPerSecond,
+    /// From where on a client is told that its connection is bad.
+    pub warnings: Warnings,
     /// Whether clients send several qualities of a picture.
     pub simulcast: bool,
     /// Delay a recording's jitter buffer aims at, in milliseconds.
@@ -107,6 +109,18 @@ pub struct Webrtc {
     pub fec: bool,
     /// Whether lost packets are asked for again.
     pub nack: bool,
+}
+
+/// Section `webrtc.warnings`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Warnings {
+    /// Per cent of packets lost.
+    pub packet_loss: Whole<1, 100>,
+    /// Milliseconds.
+    pub jitter: Milliseconds,
+    /// Milliseconds.
+    pub latency: Milliseconds,
 }
 
 /// One entry of `webrtc.ice_servers`, as in the browser's `RTCIceServer`.

@@ -14,6 +14,7 @@ use super::peer::Peer;
 use super::selector::Target;
 use super::subscription::Slot;
 use super::track::Track;
+use super::warnings::Severity;
 use super::wishes::Wish;
 use crate::id::TrackId;
 
@@ -56,6 +57,9 @@ pub(super) struct Seat {
 /// What reports change is decided anew no more often than this: an estimate moves little in less.
 const REVIEW: Duration = Duration::from_millis(150);
 
+/// While the estimate stays where it was, only what layers cost changes.
+const STEADY_REVIEW: Duration = Duration::from_secs(1);
+
 /// At once, though, when the estimate is below this share of what it was: a path collapses.
 const FALLEN: f64 = 0.7;
 
@@ -65,8 +69,13 @@ impl Engine {
         let peer = self.peers.get(key);
         let is_due = |peer: &Peer| {
             peer.allocated.is_none_or(|(at, estimate)| {
-                let has_fallen = peer.send_side.estimate().as_f64() < FALLEN * estimate.as_f64();
-                has_fallen || now.saturating_duration_since(at) >= REVIEW
+                let share = peer.send_side.estimate().as_f64() / estimate.as_f64();
+                let pause = match share {
+                    ..FALLEN => Duration::ZERO,
+                    0.95..1.05 => STEADY_REVIEW,
+                    _ => REVIEW,
+                };
+                now.saturating_duration_since(at) >= pause
             })
         };
         if peer.is_some_and(is_due) {
@@ -110,6 +119,8 @@ impl Engine {
         let wanted = sound_bps as f64 * SOUND_HEADROOM + allocation.wanted_bps as f64;
         peer.send_side.set_wanted(Bitrate::from(wanted));
         let mut told = Vec::new();
+        peer.warnings
+            .handle_held_back(held_back(&allocation.grants));
         for (index, (seat, grant)) in seats.iter().zip(&allocation.grants).enumerate() {
             let slot = &mut peer.slots[seat.slot];
             let Some(track) = slot.track().and_then(|track| tracks.get_mut(track)) else {
@@ -212,6 +223,16 @@ fn playing(demand: &Demand<'_>) -> u64 {
     let mut rungs = demand.rungs.iter().rev();
     let rung = rungs.find(|rung| (rung.layer, rung.temporal) <= (layer, temporal));
     rung.map_or(0, |rung| rung.bps)
+}
+
+/// How much is held back for want of bandwidth.
+fn held_back(grants: &[Grant]) -> Severity {
+    let each = grants.iter().map(|grant| match grant.reason {
+        Reason::Paused => Severity::Critical,
+        Reason::Bandwidth => Severity::Warning,
+        Reason::Viewport | Reason::Source => Severity::Over,
+    });
+    each.max().unwrap_or(Severity::Over)
 }
 
 /// Whether a rung is of the layer that passes.

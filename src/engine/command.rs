@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 pub use super::allocate::{Quality, Reason};
 pub use super::codec::Size;
+pub use super::warnings::{Severity, Trouble};
 use crate::id::{PeerId, RecordingNumber, RoomId, TrackId};
 
 /// What the signalling thread asks of the shard that owns a room.
@@ -175,6 +176,17 @@ pub enum Event {
         room: RoomId,
         /// Who speaks, longest first.
         speakers: Vec<PeerId>,
+    },
+    /// A peer's connection has become bad, worse or better.
+    Warning {
+        /// Whose.
+        peer: PeerId,
+        /// What is bad about it.
+        trouble: Trouble,
+        /// How much of that there is, in its unit.
+        value: u32,
+        /// How bad that is.
+        severity: Severity,
     },
     /// What a peer is sent of these tracks has changed, or why it is not more.
     Sent {

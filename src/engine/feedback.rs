@@ -1,13 +1,14 @@
 //! What clients report, carried out: resends, keyframes, round trips.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::arena::Key;
-use super::command::Kind;
+use super::command::{Event, Kind};
 use super::egress::feedback::{Disposition, Item, ReportBlock};
 use super::peer::Peer;
 use super::stats::Dropped;
+use super::subscription::clock_rate;
 use super::track::Track;
 
 /// A viewer that reports more jitter counts as if it reported this, in microseconds.
@@ -49,7 +50,8 @@ impl Engine {
                             self.count_report(key, block);
                             let at = self.wall_clock.at(now);
                             if let Some(peer) = self.peers.get_mut(key) {
-                                peer.send_side.handle_report(now, at, block);
+                                let rtt = peer.send_side.handle_report(now, at, block);
+                                note_report(peer, block, rtt);
                             }
                         }
                         Item::ReceiverTime { ssrc, at } => {
@@ -73,6 +75,7 @@ impl Engine {
                     }
                 }
                 self.review(now, key);
+                self.warn(now, key);
                 let sends = self.peers.get(key).is_some_and(Peer::has_sent_media);
                 Ok(sends && disposition == Disposition::HandToStr0m)
             }
@@ -98,6 +101,26 @@ impl Engine {
         self.stats.reports += 1;
         self.stats.reported_loss_256 += u64::from(block.fraction_lost);
         self.stats.reported_jitter_us += jitter_us.min(MAX_JITTER_US);
+    }
+
+    /// Tells a client how its connection is, when that has changed.
+    fn warn(&mut self, now: Instant, key: Key<Peer>) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        let estimate_kbps = peer.send_side.estimate().as_f64() as f32 / 1e3;
+        let thresholds = &self.options.thresholds;
+        if let Some((trouble, value, severity)) = peer.warnings.poll(now, thresholds, estimate_kbps)
+        {
+            let peer = peer.id;
+            let value = value.round() as u32;
+            self.tell(Event::Warning {
+                peer,
+                trouble,
+                value,
+                severity,
+            });
+        }
     }
 
     /// Sends again what a client misses of one of its slots.
@@ -135,5 +158,16 @@ impl Engine {
         let peer = self.peers.get(key)?;
         let slot = peer.send_side.slot_of(ssrc)?;
         Some((slot, peer.slots.get(slot)?.track()?))
+    }
+}
+
+/// What a client reports of one of its streams, for what it is told of its connection.
+fn note_report(peer: &mut Peer, block: &ReportBlock, rtt: Duration) {
+    let slot = peer.send_side.slot_of(block.ssrc);
+    if let Some(slot) = slot.and_then(|slot| peer.slots.get(slot)) {
+        // Jitter comes in units of the stream's timestamps (RFC 3550 §6.4.1).
+        let jitter_ms = block.jitter as f32 * 1e3 / clock_rate(slot.kind) as f32;
+        peer.warnings
+            .handle_report(block.fraction_lost, jitter_ms, rtt);
     }
 }

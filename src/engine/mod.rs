@@ -46,6 +46,7 @@ mod subscription;
 pub mod tcp;
 mod timestamp;
 mod track;
+pub mod warnings;
 mod wishes;
 
 use std::collections::{HashMap, VecDeque};
@@ -76,6 +77,7 @@ use room::Room;
 use router::Turn;
 use stats::Stats;
 use track::Track;
+use warnings::Thresholds;
 
 /// What an engine is told once, at start-up.
 #[derive(Debug, Clone)]
@@ -99,6 +101,8 @@ pub struct Options {
     pub max_audio_slots: u8,
     /// How much media may come in.
     pub caps: Caps,
+    /// When clients are told that their connection is bad.
+    pub thresholds: Thresholds,
 }
 
 /// One received datagram.

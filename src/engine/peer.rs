@@ -31,6 +31,7 @@ use super::stats::Dropped;
 use super::streams::{Announced, declare, withdraw};
 use super::subscription::{Passing, Slot};
 use super::track::Track;
+use super::warnings::Warnings;
 use crate::id::{PeerId, TrackId};
 
 /// One client of one room.
@@ -76,6 +77,8 @@ pub(crate) struct Peer {
     pub(crate) due: Vec<Due>,
     /// When it was last decided what its slots get, and what was estimated then.
     pub(crate) allocated: Option<(Instant, Bitrate)>,
+    /// What it is told of its connection.
+    pub(crate) warnings: Warnings,
     /// Packets of earlier turns that its pacer holds back.
     pub(crate) waiting: Waiting,
     /// Whether it is listed among those with something to give out in this turn.
@@ -161,6 +164,7 @@ impl Peer {
             heard_dtls: false,
             due: Vec::new(),
             allocated: None,
+            warnings: Warnings::default(),
             waiting: Waiting::default(),
             is_listed: false,
             rtc,

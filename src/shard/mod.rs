@@ -418,6 +418,7 @@ mod tests {
             max_video_slots: 4,
             max_audio_slots: 4,
             caps: engine::caps::Caps::NONE,
+            thresholds: Default::default(),
         }
     }
 

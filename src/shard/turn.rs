@@ -531,6 +531,7 @@ mod tests {
                     max_video_slots: 2,
                     max_audio_slots: 2,
                     caps: engine::caps::Caps::NONE,
+                    thresholds: Default::default(),
                 },
                 socket,
                 bound,

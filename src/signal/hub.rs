@@ -467,6 +467,7 @@ fn whose(event: &Event, directory: &Directory) -> Option<PeerId> {
         | Event::RequestOffer { peer, .. }
         | Event::Slots { peer, .. }
         | Event::Sent { peer, .. }
+        | Event::Warning { peer, .. }
         | Event::Connected { peer }
         | Event::Closed { peer, .. } => *peer,
         Event::TrackPublished { track, .. } => track.id.peer,

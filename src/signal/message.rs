@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::engine::command::{Kind, Reason, Slot, Source, TrackInfo};
+use crate::engine::command::{Kind, Slot, Source, TrackInfo};
 use crate::id::{PeerId, RoomId, TrackId};
 use crate::record::manifest::EndReason;
 use crate::signal::directory;
 use crate::signal::problem::Code;
+use crate::signal::quality::{ReasonName, SeverityName, TroubleName};
 
 /// What a client calls its message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -175,6 +176,15 @@ pub enum ServerMessage {
         /// Why it is not a better one.
         reason: ReasonName,
     },
+    /// The client's connection has become bad, worse or better.
+    QualityWarning {
+        /// What is bad about it.
+        kind: TroubleName,
+        /// Per cent of packets lost, milliseconds of jitter or round trip, or kbit/s.
+        value: u32,
+        /// How bad that is.
+        severity: SeverityName,
+    },
     /// The client reads its data channels too slowly: messages to it were dropped.
     DataLost {
         /// How many since this was last told.
@@ -331,46 +341,11 @@ pub fn slots(slots: &[Slot]) -> BTreeMap<String, Option<Playing>> {
 }
 
 impl ServerMessage {
-    /// Who speaks.
+    /// An m-line sends what may not be published.
     #[must_use]
-    pub fn active_speakers(speakers: Vec<PeerId>) -> Self {
-        let speakers = speakers.into_iter().map(Shown).collect();
-        Self::ActiveSpeakers { speakers }
-    }
-
-    /// What is sent of a track, and why not more.
-    #[must_use]
-    pub fn quality((track, layer, reason): (TrackId, Option<u8>, Reason)) -> Self {
-        Self::Quality {
-            track_id: Shown(track),
-            layer,
-            reason: reason.into(),
-        }
-    }
-}
-
-/// [`Reason`] on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReasonName {
-    /// The path to the client carries no more.
-    Bandwidth,
-    /// The client asked for no more, by `set-layout` or `update-quality`.
-    Viewport,
-    /// The publisher sends no more.
-    Source,
-    /// The path does not carry even the smallest beside what is more important.
-    Paused,
-}
-
-impl From<Reason> for ReasonName {
-    fn from(reason: Reason) -> Self {
-        match reason {
-            Reason::Bandwidth => Self::Bandwidth,
-            Reason::Viewport => Self::Viewport,
-            Reason::Source => Self::Source,
-            Reason::Paused => Self::Paused,
-        }
+    pub fn not_published(mid: String, source: Source) -> Self {
+        let source = source.into();
+        Self::NotPublished { mid, source }
     }
 }
 

@@ -31,6 +31,7 @@ pub mod overload;
 pub mod page;
 pub mod problem;
 pub mod proxies;
+pub mod quality;
 pub mod relay;
 pub mod request;
 pub mod resume;

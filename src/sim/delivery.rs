@@ -205,6 +205,7 @@ impl World {
                 self.speakers.insert(room.clone(), speakers.clone());
                 return;
             }
+            Event::Warning { .. } => return,
             Event::Sent { peer, tracks } => {
                 for (track, layer, reason) in tracks {
                     self.told.insert((*peer, *track), (*layer, *reason));

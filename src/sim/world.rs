@@ -164,6 +164,7 @@ impl World {
                 max_video_slots: setup.max_video_slots,
                 max_audio_slots: setup.max_audio_slots,
                 caps: setup.caps,
+                thresholds: Default::default(),
             };
             Shard {
                 engine: Engine::new(now, clock::SINCE_EPOCH, options),

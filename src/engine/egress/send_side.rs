@@ -324,14 +324,14 @@ impl SendSide {
     }
 
     /// Takes in how one of our streams fares; `at` is now in our wall clock.
-    pub(crate) fn handle_report(&mut self, now: Instant, at: Ntp, block: &ReportBlock) {
-        for lane in &mut self.lanes {
-            lane.writer.handle_known(block.ssrc);
-        }
+    pub(crate) fn handle_report(&mut self, now: Instant, at: Ntp, block: &ReportBlock) -> Duration {
+        let lanes = self.lanes.iter_mut();
+        lanes.for_each(|lane| lane.writer.handle_known(block.ssrc));
         if let Some(measured) = reports::round_trip(at, block.last_report, block.delay) {
             self.bwe.on_rtt(measured);
         }
         self.bwe.on_loss_report(now, block.fraction_lost);
+        self.bwe.rtt()
     }
 
     /// Takes in when packets arrived.

@@ -54,8 +54,7 @@ impl Session {
                 vec![Output::Tell(relay::everyone(&room, directory), message)]
             }
             Event::NotPublished { mid, source, .. } => {
-                let source = source.into();
-                vec![self.tell(ServerMessage::NotPublished { mid, source })]
+                vec![self.tell(ServerMessage::not_published(mid, source))]
             }
             Event::DataLost { messages, .. } => {
                 vec![self.tell(ServerMessage::DataLost { messages })]
@@ -63,6 +62,14 @@ impl Session {
             Event::Speakers { speakers, .. } => {
                 let message = ServerMessage::active_speakers(speakers);
                 vec![Output::Tell(relay::everyone(&room, directory), message)]
+            }
+            Event::Warning {
+                trouble,
+                value,
+                severity,
+                ..
+            } => {
+                vec![self.tell(ServerMessage::warning(trouble, value, severity))]
             }
             Event::Sent { tracks, .. } => {
                 let told = tracks.into_iter().map(ServerMessage::quality);
