@@ -99,7 +99,8 @@ export class Server {
    * @returns {Promise<string>} figures
    */
   async untilEmpty() {
-    await this.untilParticipants(0, 30);
+    // Whose tab ended without a word may come back for 30 s (rooms.resume_timeout).
+    await this.untilParticipants(0, 45);
     const left = async () => {
       const { signalling, totals } = await this.stats();
       const gauges = GAUGES.map((name) => [name, totals.engine[name]]);

@@ -33,6 +33,12 @@ const RECOVERY_INTERVAL_US: u64 = 700_000;
 /// libwebrtc kBitrateDropTimeout lets a probe follow a drop within 5 s.
 const AFTER_CUT_US: u64 = 4_000_000;
 
+/// A cut this soon after a probe was carried disproves it, in microseconds: a shaper's bucket lets
+/// a cluster through that its path does not sustain. Each time in a row the next probe is put off
+/// for twice as long as before, up to so many times.
+const DISPROVED_US: u64 = 5_000_000;
+const MAX_DOUBTS: u32 = 3;
+
 /// When a probe is due on a congested path it is put off this long, in microseconds.
 const PUT_OFF_US: u64 = 1_000_000;
 
@@ -118,6 +124,10 @@ pub(super) struct Prober {
     interval_us: u64,
     /// What was wanted when probing found all of it; infinite after it found less.
     found_bps: f64,
+    /// When a probe was last carried, until that is proved or disproved.
+    carried_us: Option<u64>,
+    /// Probes in a row that were disproved.
+    doubts: u32,
     /// The two first clusters have been asked for.
     begun: bool,
     next_id: ClusterId,
@@ -132,6 +142,8 @@ impl Prober {
             phase: Phase::Resting { until_us: 0 },
             interval_us: INTERVAL_US.0,
             found_bps: f64::INFINITY,
+            carried_us: None,
+            doubts: 0,
             begun: false,
             next_id: ClusterId::FIRST,
             queue: [None; 2],
@@ -150,6 +162,9 @@ impl Prober {
                     self.found_bps = f64::INFINITY;
                     self.phase = Phase::Resting { until_us };
                 } else if self.begun {
+                    if self.carried_us.take().is_some() {
+                        self.doubts = 0;
+                    }
                     self.launch(now, &[SCALE * now.rate_bps]);
                 } else {
                     self.begun = true;
@@ -169,6 +184,9 @@ impl Prober {
             return;
         }
         let carried = found_bps > FURTHER * rate_bps;
+        if carried {
+            self.carried_us = Some(now.now_us);
+        }
         let faster_bps = SCALE * found_bps;
         if carried && now.wants_more() && now.ceiling_bps() > rate_bps {
             self.interval_us = INTERVAL_US.0;
@@ -181,7 +199,13 @@ impl Prober {
     /// The rate was cut.
     pub(super) fn on_cut(&mut self, now_us: u64) {
         self.queue = [None; 2];
-        let earliest_us = now_us + AFTER_CUT_US;
+        let lasted_us = self.carried_us.take().map(|at| now_us.saturating_sub(at));
+        let earliest_us = if lasted_us.is_some_and(|us| us < DISPROVED_US) {
+            self.doubts = (self.doubts + 1).min(MAX_DOUBTS);
+            now_us + (INTERVAL_US.0 << self.doubts)
+        } else {
+            now_us + AFTER_CUT_US
+        };
         let until_us = match self.phase {
             Phase::Resting { until_us } => until_us.max(earliest_us),
             Phase::Waiting { .. } => earliest_us,
@@ -304,6 +328,25 @@ mod tests {
         prober.on_result(situation(3, 2e6, 5e6), last.next(), 2e6);
         assert_eq!(rates(&mut prober), [0; 0]);
         assert_eq!(prober.due_us(situation(3, 2e6, 5e6)), Some(3 + 7_500_000));
+    }
+
+    #[test]
+    fn a_probe_that_is_disproved_each_time_is_repeated_ever_later() {
+        let mut prober = Prober::new();
+        let mut now_us = 0;
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            prober.on_timeout(situation(now_us, 3e5, 5e5));
+            while let Some(cluster) = prober.poll() {
+                let carried = situation(now_us + 1, 6e5, 5e5);
+                prober.on_result(carried, cluster.id, cluster.rate.as_f64());
+            }
+            prober.on_cut(now_us + 1_000_000);
+            let due_us = prober.due_us(situation(now_us, 3e5, 5e5)).unwrap();
+            pauses.push((due_us - now_us) / 1_000_000);
+            now_us = due_us;
+        }
+        assert_eq!(pauses, [11, 21, 41, 41, 41]);
     }
 
     #[test]

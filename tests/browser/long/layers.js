@@ -1,4 +1,5 @@
 // Three layers, one viewer on a narrow path and one on a wide one: each gets what its path carries.
+// Not among the suites: two cores do not encode and decode all of it in time. scripts/interop layers.
 
 import { openLines } from '../lines.js';
 import { FROM_LOSSY, limit } from '../network.js';
@@ -6,11 +7,12 @@ import { until } from '../until.js';
 
 const HEIGHT = 720;
 const WIDTH = 1280;
-/** Of the smallest layer, a quarter each way. */
-const SMALL_WIDTH = WIDTH / 4;
 const NARROW_KBPS = 500;
+/** Noise in a part of it, or every layer would fit through the narrow path. */
+const PICTURE = { height: HEIGHT, kbps: 2_000, noisy: 1 / 4, simulcast: true };
+/** By then it is known how narrow the path is. */
+const FRAMES = 60;
 const WATCHED_S = 30;
-/** The time it takes to find out how narrow the path is may cost one. */
 const FREEZES = 1;
 
 export async function run({ browsers, check }) {
@@ -19,34 +21,36 @@ export async function run({ browsers, check }) {
     browsers.chromium({ lossy: true }),
   ]);
   const ada = await openLines(browsers, near, 'Ada');
-  await ada.publish({ height: HEIGHT, simulcast: true });
+  await ada.publish(PICTURE);
   limit(FROM_LOSSY, NARROW_KBPS);
   const bob = await openLines(browsers, far, 'Bob');
   const cy = await openLines(browsers, near, 'Cy');
 
-  await check(`a path of ${NARROW_KBPS} kbit/s gets the small layer, smoothly`, async () => {
-    const small = await untilWide(bob, SMALL_WIDTH, 30);
+  await check(`a path of ${NARROW_KBPS} kbit/s gets a smaller layer, smoothly`, async () => {
+    await untilWide(bob, 30, (width) => width < WIDTH);
+    await bob.untilReceives(1, FRAMES);
+    const before = await seenBy(bob);
     await new Promise((resolve) => setTimeout(resolve, WATCHED_S * 1000));
     const after = await seenBy(bob);
-    const [frames, freezes] = [after.frames - small.frames, after.freezes - small.freezes];
+    const [frames, freezes] = [after.frames - before.frames, after.freezes - before.freezes];
     const told = `${frames} frames ${after.width} wide in ${WATCHED_S} s, ${freezes} freezes`;
-    if (freezes > FREEZES || after.width > WIDTH / 2) throw new Error(told);
+    if (freezes > FREEZES || after.width === WIDTH) throw new Error(told);
     return told;
   });
   await check(`a wide path beside it gets ${WIDTH}x${HEIGHT}`, async () => {
-    const { frames } = await untilWide(cy, WIDTH, 10);
+    const { frames } = await untilWide(cy, 10, (width) => width === WIDTH);
     return `${frames} frames`;
   });
-  await check(`and so does the narrow one when it is wide again`, async () => {
+  await check('and so does the narrow one when it is wide again', async () => {
     limit(FROM_LOSSY, null);
-    await untilWide(bob, WIDTH, 30);
+    await untilWide(bob, 60, (width) => width === WIDTH);
   });
 }
 
-function untilWide(one, wanted, seconds) {
-  return until(`${one.name} decodes pictures ${wanted} wide`, seconds, async () => {
+function untilWide(one, seconds, isRight) {
+  return until(`${one.name} decodes pictures of the right width`, seconds, async () => {
     const seen = await seenBy(one);
-    return seen?.width === wanted && seen;
+    return seen && isRight(seen.width) && seen;
   }, () => one.figures());
 }
 
