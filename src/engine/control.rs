@@ -351,22 +351,26 @@ impl Engine {
             return;
         };
         for key in room.peers.clone() {
-            if Some(key) == except {
-                continue;
+            if Some(key) != except {
+                self.refresh_peer(now, key);
             }
-            let changed = self.play_to(key);
-            if !changed.slots.is_empty() {
-                let slots = self.slots_of(key, Some(&changed.slots));
-                if let Some(peer) = self.peers.get(key) {
-                    let peer = peer.id;
-                    self.tell(Event::Slots { peer, slots });
-                }
-            }
-            if !changed.started.is_empty() {
-                self.allocate(now, key);
-            }
-            self.request_offer(key, false);
         }
+    }
+
+    /// Brings what plays to one peer up to date.
+    pub(super) fn refresh_peer(&mut self, now: Instant, key: Key<Peer>) {
+        let changed = self.play_to(key);
+        if !changed.slots.is_empty() {
+            let slots = self.slots_of(key, Some(&changed.slots));
+            if let Some(peer) = self.peers.get(key) {
+                let peer = peer.id;
+                self.tell(Event::Slots { peer, slots });
+            }
+        }
+        if !changed.started.is_empty() {
+            self.allocate(now, key);
+        }
+        self.request_offer(key, false);
     }
 
     fn play_to(&mut self, key: Key<Peer>) -> super::room::Changed {

@@ -132,7 +132,7 @@ impl Engine {
                 wish.unwanted.insert(track);
             }
         }
-        self.refresh_all(now, key);
+        self.refresh_peer(now, key);
     }
 
     /// From here on a peer shows these tracks, and how.
@@ -146,7 +146,7 @@ impl Engine {
         };
         let layout = layout.into_iter();
         wish.layout = Some(layout.filter(|(id, _)| published.contains(id)).collect());
-        self.refresh_all(now, key);
+        self.refresh_peer(now, key);
         self.allocate(now, key);
     }
 
