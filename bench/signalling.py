@@ -223,7 +223,7 @@ def main():
             sys.exit(f"{options.binary} did not start")
         p99 = asyncio.run(measure(options, "127.0.0.1", port, server.pid))
     finally:
-        server.send_signal(signal.SIGTERM)
+        server.send_signal(signal.SIGINT)
         server.wait(10)
     if p99 > options.most:
         sys.exit(f"the 99th percentile is {p99:.1f} ms, above {options.most:.0f}")
