@@ -63,6 +63,7 @@
 //! not by renegotiation; what leaves in it is one unbroken stream with a keyframe first after
 //! every change.
 
+mod backoff;
 pub mod call_log;
 pub mod config;
 pub mod doctor;

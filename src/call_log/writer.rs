@@ -10,6 +10,7 @@ use tokio::time::{interval, sleep, timeout};
 use super::Options;
 use super::database::{Database, is_hopeless};
 use super::statement::{self, Statement, statements};
+use crate::backoff::Backoff;
 use crate::signal::calls::{CallList, Question, Unavailable};
 use crate::signal::happening::Notice;
 use crate::signal::unix_millis;
@@ -20,11 +21,11 @@ const BATCH_EVENTS: usize = 100;
 /// How long one transaction or question may take. Then the connection is given up.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long after a first failure it is tried again; after each further one twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// How long after a failure it is tried again.
+const PAUSES: Backoff = Backoff {
+    first: Duration::from_millis(250),
+    longest: Duration::from_secs(15),
+};
 
 /// How often what is too old is looked for.
 const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
@@ -136,7 +137,7 @@ impl Writer {
             self.tell_of_failure(&error);
             self.counts.retried += 1;
             self.publish();
-            let pause = pause(failures);
+            let pause = PAUSES.pause(failures);
             failures += 1;
             let mut over = std::pin::pin!(sleep(pause));
             loop {
@@ -269,10 +270,4 @@ fn refuse(question: Question) {
 fn too_slow() -> sqlx::Error {
     let text = "it did not answer in time";
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
-}
-
-/// How long to wait after so many failures and one more.
-fn pause(failures: u32) -> Duration {
-    let factor = 2_u32.saturating_pow(failures);
-    FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE)
 }

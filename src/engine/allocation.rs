@@ -11,11 +11,11 @@ use super::allocate::{self, Before, Budget, Demand, Grant, Quality, Reason, Rung
 use super::arena::{Arena, Key};
 use super::command::{Event, Kind, Shown, Source};
 use super::peer::Peer;
+use super::room::Room;
 use super::selector::Target;
 use super::subscription::Slot;
 use super::track::Track;
 use super::warnings::Severity;
-use super::wishes::Wish;
 use crate::id::TrackId;
 
 /// Video goes on at up to this multiple of what is left for it: estimates waver.
@@ -96,11 +96,10 @@ impl Engine {
             return;
         };
         let room = rooms.get(peer.room);
-        let wish = room.and_then(|room| room.wishes.get(&key));
         peer.allocated = Some((now, peer.send_side.estimate()));
         let sound_bps = sound(now, peer, tracks);
         let mut rungs = Vec::new();
-        let mut seats = seats(now, peer, wish, tracks, &mut rungs);
+        let mut seats = seats(now, (key, peer), room, tracks, &mut rungs);
         spared.apply(&mut seats, &rungs);
         let demands: Vec<Demand<'_>> = seats
             .iter()
@@ -162,11 +161,12 @@ fn sound(now: Instant, peer: &Peer, tracks: &Arena<Track>) -> u64 {
 
 fn seats(
     now: Instant,
-    peer: &Peer,
-    wish: Option<&Wish>,
+    (key, peer): (Key<Peer>, &Peer),
+    room: Option<&Room>,
     tracks: &Arena<Track>,
     rungs: &mut Vec<Rung>,
 ) -> Vec<Seat> {
+    let wish = room.and_then(|room| room.wishes.get(&key));
     let slots = peer.slots.iter().enumerate();
     let mut seats = Vec::new();
     for (index, slot) in slots.filter(|(_, slot)| slot.kind == Kind::Video) {
@@ -179,7 +179,7 @@ fn seats(
         seats.push(Seat {
             slot: index,
             track: id,
-            speaks: track.speaks,
+            speaks: room.is_some_and(|room| room.speakers.contains(&id.peer)),
             shown: wish.and_then(|wish| wish.shown(id)),
             quality: wish.map_or(Quality::Auto, |wish| wish.quality(id)),
             source: track.info.source,

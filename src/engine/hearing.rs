@@ -76,12 +76,7 @@ impl Engine {
 
 /// Orders a room's tracks, most wanted first; `true` when that changes who is played.
 fn rank(now: Instant, room: &mut Room, tracks: &Arena<Track>, places: Places) -> bool {
-    let mut voices: BTreeMap<Key<Peer>, Loudness> = BTreeMap::new();
-    for track in room.tracks.iter().filter_map(|key| tracks.get(*key)) {
-        if track.info.source == Source::Microphone {
-            voices.insert(track.publisher, track.loudness);
-        }
-    }
+    let voices: BTreeMap<PeerId, Loudness> = voices(room, tracks).collect();
     let of_kind = |kind, places| {
         let of_kind = room
             .tracks
@@ -90,7 +85,7 @@ fn rank(now: Instant, room: &mut Room, tracks: &Arena<Track>, places: Places) ->
             .filter(|(_, track)| track.info.kind == kind);
         let candidates = of_kind.enumerate().map(|(place, (key, track))| Candidate {
             key,
-            loudness: voices.get(&track.publisher).copied().unwrap_or_default(),
+            loudness: voices.get(&track.info.id.peer).copied().unwrap_or_default(),
             is_pinned: matches!(track.info.source, Source::Screen | Source::ScreenAudio),
             passes: place < places,
         });
@@ -114,35 +109,36 @@ fn rank(now: Instant, room: &mut Room, tracks: &Arena<Track>, places: Places) ->
 
 /// Notes who speaks, longest first; `true` when it is not who did.
 fn find_speakers(now: Instant, room: &mut Room, tracks: &mut Arena<Track>) -> bool {
-    let voices: Vec<Candidate<Key<Peer>>> = room
-        .tracks
-        .iter()
-        .filter_map(|key| tracks.get(*key))
-        .filter(|track| track.info.source == Source::Microphone)
-        .map(|track| Candidate {
-            key: track.publisher,
-            loudness: track.loudness,
+    let voices: Vec<Candidate<PeerId>> = voices(room, tracks)
+        .map(|(key, loudness)| Candidate {
+            key,
+            loudness,
             is_pinned: false,
             passes: false,
         })
         .collect();
     let mut speaking = Vec::new();
     speakers::active(now, &voices, &mut speaking);
-    let mut names: Vec<PeerId> = Vec::new();
     for key in &room.tracks {
         if let Some(track) = tracks.get_mut(*key) {
-            track.speaks = speaking.contains(&track.publisher);
             track.speech_ends = track.loudness.speech_ends(now);
         }
     }
-    for key in speaking {
-        let mut of_peer = room.tracks.iter().filter_map(|track| tracks.get(*track));
-        let name = of_peer
-            .find(|track| track.publisher == key)
-            .map(|track| track.info.id.peer);
-        names.extend(name.filter(|name| !names.contains(name)));
+    let mut names: Vec<PeerId> = Vec::new();
+    for peer in speaking {
+        if !names.contains(&peer) {
+            names.push(peer);
+        }
     }
     let is_news = names != room.speakers;
     room.speakers = names;
     is_news
+}
+
+/// How loud each microphone of a room is, and whose it is.
+fn voices(room: &Room, tracks: &Arena<Track>) -> impl Iterator<Item = (PeerId, Loudness)> {
+    let tracks = room.tracks.iter().filter_map(|key| tracks.get(*key));
+    tracks
+        .filter(|track| track.info.source == Source::Microphone)
+        .map(|track| (track.info.id.peer, track.loudness))
 }

@@ -37,8 +37,6 @@ pub(crate) struct Track {
     pub(crate) seen: Layers,
     /// How loud it is; a picture stays silent.
     pub(crate) loudness: Loudness,
-    /// Whether its publisher spoke when the room's voices were last weighed.
-    pub(crate) speaks: bool,
     /// When who speaks in it is to be found silent, unless more is heard; always ahead.
     pub(crate) speech_ends: Option<Instant>,
     /// The slots it plays in.
@@ -131,7 +129,6 @@ impl Track {
             layers: Vec::new(),
             seen: Layers::default(),
             loudness: Loudness::default(),
-            speaks: false,
             speech_ends: None,
             watchers: Vec::new(),
             history: TrackHistory::new(history),

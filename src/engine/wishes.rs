@@ -91,7 +91,9 @@ impl Engine {
         };
         wish.permissions = permissions;
         self.unpublish_forbidden(key, permissions);
-        self.refresh_all(now, key);
+        if let Some(room) = self.peers.get(key).map(|peer| peer.room) {
+            self.refresh_peers(now, room, None);
+        }
     }
 
     fn unpublish_forbidden(&mut self, key: Key<Peer>, permissions: Permissions) {
@@ -184,8 +186,10 @@ impl Engine {
             return;
         };
         let is_published = self.published_in_room_of(key).contains(&track);
-        let room = self.peers.get(key).map(|peer| peer.room);
-        let Some(room) = room.and_then(|room| self.rooms.get_mut(room)) else {
+        let Some(room_key) = self.peers.get(key).map(|peer| peer.room) else {
+            return;
+        };
+        let Some(room) = self.rooms.get_mut(room_key) else {
             return;
         };
         if !is_silent {
@@ -193,10 +197,8 @@ impl Engine {
         } else if is_published {
             room.silenced.insert(track);
         }
-        if let Some(room) = self.peers.get(key).map(|peer| peer.room) {
-            self.sync_taps(now, room);
-        }
-        self.refresh_all(now, key);
+        self.sync_taps(now, room_key);
+        self.refresh_peers(now, room_key, None);
     }
 
     /// What a peer may do: everything, unless its room says otherwise.
@@ -223,11 +225,5 @@ impl Engine {
         tracks
             .filter_map(|track| Some(self.tracks.get(*track)?.info.id))
             .collect()
-    }
-
-    fn refresh_all(&mut self, now: Instant, key: Key<Peer>) {
-        if let Some(peer) = self.peers.get(key) {
-            self.refresh_peers(now, peer.room, None);
-        }
     }
 }

@@ -22,13 +22,16 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::{FILE_NAME, Manifest};
 use super::recorder::is_file_name;
+use crate::backoff::Backoff;
 
 /// Bytes of one part. S3 wants 5 MiB at least, and takes 10,000 parts: files up to 78 GiB.
 pub const PART_BYTES: u64 = 8 << 20;
 
-/// Waits between two tries: the first, and the longest. Each is twice the one before.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Waits between two tries.
+const WAITS: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(60),
+};
 
 /// Where the state of an upload is kept, in the recording's directory.
 const STATE_FILE: &str = "upload.json";
@@ -151,8 +154,9 @@ impl Target {
     /// Uploads a recording, and tries again until it is done: first what it consists of, last the
     /// manifest. Then the local media are deleted, unless they are kept.
     pub async fn upload(&self, directory: &Path, keeps_local: bool) -> Manifest {
-        let mut wait = FIRST_WAIT;
+        let mut failures = 0_u32;
         loop {
+            let wait = WAITS.pause(failures);
             match self.try_upload(directory, keeps_local).await {
                 Ok(manifest) => return manifest,
                 Err(error) => {
@@ -162,7 +166,7 @@ impl Target {
                 }
             }
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            failures = failures.saturating_add(1);
         }
     }
 

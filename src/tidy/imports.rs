@@ -25,7 +25,12 @@ const ACTING: [&str; 6] = [
     "std::net::TcpListener",
 ];
 
-const RULES: [Rule; 18] = [
+const RULES: [Rule; 19] = [
+    Rule {
+        module: "backoff",
+        own: &[],
+        packages: &[],
+    },
     Rule {
         module: "id",
         own: &[],
@@ -104,6 +109,7 @@ const RULES: [Rule; 18] = [
     Rule {
         module: "record",
         own: &[
+            "backoff",
             "engine::codec",
             "engine::command",
             "engine::copies",
@@ -132,12 +138,12 @@ const RULES: [Rule; 18] = [
     },
     Rule {
         module: "webhook",
-        own: &["signal", "webhook"],
+        own: &["backoff", "signal", "webhook"],
         packages: &["aws_lc_rs", "reqwest", "serde_json", "tokio", "tracing"],
     },
     Rule {
         module: "call_log",
-        own: &["signal", "record", "call_log", "id"],
+        own: &["backoff", "signal", "record", "call_log", "id"],
         packages: &["serde_json", "sqlx", "tokio", "tracing"],
     },
     Rule {

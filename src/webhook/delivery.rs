@@ -10,14 +10,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::signature::{self, Signer};
+use crate::backoff::Backoff;
 use crate::signal::happening::Notice;
 use crate::signal::unix_time;
 
-/// How long after a first failure it is tried again; after each further one twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long after a failure it is tried again.
+const PAUSES: Backoff = Backoff {
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(60),
+};
 
 /// What one worker has counted.
 #[derive(Debug, Clone, Default)]
@@ -100,7 +101,7 @@ impl Worker {
         let body = serde_json::to_vec(notice).expect("an event is a map of texts");
         for attempt in 0..=self.retries {
             if let Some(failures) = attempt.checked_sub(1) {
-                sleep(pause(failures)).await;
+                sleep(PAUSES.pause(failures)).await;
                 self.counts.retried += 1;
             }
             let (verdict, why) = self.attempt(body.clone()).await;
@@ -177,22 +178,18 @@ fn verdict(status: StatusCode) -> Verdict {
     }
 }
 
-/// How long to wait after so many failures and one more.
-fn pause(failures: u32) -> Duration {
-    let factor = 2_u32.saturating_pow(failures);
-    FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn pauses_double_up_to_a_minute() {
-        let pauses: Vec<_> = (0..9).map(|failures| pause(failures).as_millis()).collect();
+        let pauses: Vec<_> = (0..9)
+            .map(|failures| PAUSES.pause(failures).as_millis())
+            .collect();
         let expected = [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000];
         assert_eq!(pauses, expected);
-        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
+        assert_eq!(PAUSES.pause(u32::MAX), PAUSES.longest);
     }
 
     #[test]

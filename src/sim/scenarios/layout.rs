@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use str0m::format::Codec;
 
+use super::camera_of;
 use crate::engine::allocate::{Quality, Reason};
 use crate::engine::codec::Size;
-use crate::engine::command::{Command, Kind, Shown};
+use crate::engine::command::{Command, Shown};
 use crate::id::TrackId;
 use crate::sim::publish::Publish;
 use crate::sim::world::{Setup, World};
@@ -25,12 +26,7 @@ fn watched(seed: u64) -> (World, [TrackId; 2]) {
     }
     world.run_until_connected();
     world.run(SECOND * 8);
-    let tracks = [0, 1].map(|index| {
-        let peer = world.client(index).peer;
-        let mut tracks = world.tracks.values();
-        let found = tracks.find(|(_, track)| track.id.peer == peer && track.kind == Kind::Video);
-        found.unwrap().1.id
-    });
+    let tracks = [0, 1].map(|index| camera_of(&world, world.client(index).peer));
     (world, tracks)
 }
 

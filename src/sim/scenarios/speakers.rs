@@ -34,10 +34,8 @@ fn speak(world: &mut World, client: usize, level: i8) {
 
 /// Whose tracks of a kind play to a client, as the server says.
 fn playing(world: &World, client: usize, kind: Kind) -> Vec<PeerId> {
-    let (_, seat) = world.present().find(|(i, _)| *i == client).unwrap();
-    let slots = seat.slots.values().filter_map(|told| told.last());
-    let tracks = slots.filter_map(|(_, track)| track.as_ref());
-    let of_kind = tracks.filter(|track| track.kind == kind);
+    let of_kind = super::playing(world, client).into_iter();
+    let of_kind = of_kind.filter(|track| track.kind == kind);
     let mut playing: Vec<_> = of_kind.map(|track| track.id.peer).collect();
     playing.sort();
     playing

@@ -2,26 +2,18 @@
 
 use std::time::Duration;
 
-use super::room;
-use crate::engine::command::{Command, Kind, Permissions};
-use crate::id::{PeerId, TrackId};
+use super::{camera_of, room};
+use crate::engine::command::{Command, Permissions};
+use crate::id::TrackId;
 use crate::sim::oracle::{self, Law};
 use crate::sim::world::World;
 
-/// What plays to a client, as the server says.
+/// What plays to a client, in order of name.
 fn playing(world: &World, index: usize) -> Vec<TrackId> {
-    let (_, seat) = world.present().find(|(i, _)| *i == index).unwrap();
-    let slots = seat.slots.values().filter_map(|told| told.last());
-    let tracks = slots.filter_map(|(_, track)| track.as_ref());
-    let mut playing: Vec<_> = tracks.map(|track| track.id).collect();
+    let playing = super::playing(world, index);
+    let mut playing: Vec<_> = playing.iter().map(|track| track.id).collect();
     playing.sort();
     playing
-}
-
-fn camera_of(world: &World, peer: PeerId) -> TrackId {
-    let mut tracks = world.tracks.values();
-    let found = tracks.find(|(_, track)| track.id.peer == peer && track.kind == Kind::Video);
-    found.unwrap().1.id
 }
 
 #[test]
