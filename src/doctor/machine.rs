@@ -74,8 +74,7 @@ fn ebpf() -> Finding {
         Err(error) => Finding::poor(
             "eBPF",
             format!("refused ({error}): a filter steers, and shards hand over what it misses"),
-            "grant CAP_BPF and CAP_PERFMON: the unit's drop-in ebpf.conf.example, or \
-             setcap cap_bpf,cap_perfmon+ep on the program",
+            "run it as the unit does, with CAP_BPF, or setcap cap_bpf+ep on the program",
         ),
     }
 }
