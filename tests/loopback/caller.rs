@@ -32,6 +32,12 @@ pub(crate) struct Caller {
     wakeup: Instant,
     spoken: u64,
     say: &'static [u8],
+    /// Packets it sends at a time; one is what a voice needs.
+    pub(crate) burst: u64,
+    /// Done to each datagram before it is sent.
+    pub(crate) tamper: fn(&mut [u8]),
+    /// The first DTLS record that the server sent.
+    pub(crate) answered: Option<Vec<u8>>,
     /// Packets heard that carry exactly this.
     pub(crate) heard: u64,
     /// Packets heard that carry anything else.
@@ -85,6 +91,9 @@ impl Caller {
             wakeup: now(),
             spoken: 0,
             say,
+            burst: 1,
+            tamper: |_| {},
+            answered: None,
             heard: 0,
             misheard: 0,
         }
@@ -99,8 +108,10 @@ impl Caller {
     /// others say.
     pub(crate) async fn turn(&mut self, expected: &[u8]) {
         let due = now() + Duration::from_millis(PACKET_MS);
-        self.speak();
-        self.drain(expected).await;
+        for _ in 0..self.burst {
+            self.speak();
+            self.drain(expected).await;
+        }
         let mut datagram = [0; 2_000];
         while now() < due {
             let until = due.min(self.wakeup);
@@ -109,6 +120,10 @@ impl Caller {
                 Ok(received) => {
                     let (length, from) = received.expect("the server is there");
                     let bytes = &datagram[..length];
+                    // RFC 7983 section 7: the first byte tells DTLS from STUN and media.
+                    if self.answered.is_none() && matches!(bytes.first(), Some(20..=63)) {
+                        self.answered = Some(bytes.to_vec());
+                    }
                     let Ok(receive) = Receive::new(Protocol::Udp, from, self.local, bytes) else {
                         panic!("the server sends what is no datagram of WebRTC: {bytes:?}");
                     };
@@ -145,10 +160,9 @@ impl Caller {
                     return;
                 }
                 Output::Transmit(datagram) => {
-                    let sent = self
-                        .socket
-                        .send_to(&datagram.contents, datagram.destination)
-                        .await;
+                    let mut bytes = datagram.contents.to_vec();
+                    (self.tamper)(&mut bytes);
+                    let sent = self.socket.send_to(&bytes, datagram.destination).await;
                     sent.expect("loopback takes it");
                 }
                 Output::Event(Event::Connected) => {

@@ -4,8 +4,10 @@ mod api;
 mod call_log;
 mod caller;
 mod dialects;
+mod dtls;
 mod events;
 mod operations;
+mod recording;
 mod security;
 mod server;
 
