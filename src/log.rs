@@ -66,12 +66,10 @@ pub fn start(level: &str, format: Format, otlp: &str) -> Result<Log, LogError> {
         let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer("corelay"));
         layer.with_filter(Targets::new().with_target(TRACED, tracing::Level::INFO))
     });
-    let lines = lines(format)?.with_filter(filter_out_spans());
-    Registry::default()
-        .with(filter)
-        .with(lines)
-        .with(spans)
-        .init();
+    // Each layer has its own filter: under one for all, a `trace!` that nobody reads would still
+    // ask it, for every packet.
+    let lines = lines(format)?.with_filter(filter);
+    Registry::default().with(lines).with(spans).init();
     Ok(Log {
         filter: handle,
         traces,
@@ -101,23 +99,16 @@ impl Log {
 }
 
 /// A plain word is about us: of others' packages only what broke is told. They are given bytes by
-/// strangers, and would tell of each. Spans of joins pass in any case: whether they are exported is
-/// not a matter of the level.
+/// strangers, and would tell of each. The target of joins' spans has no lines of its own.
 fn filter(level: &str) -> Result<EnvFilter, LogError> {
     let words = ["off", "error", "warn", "info", "debug", "trace"];
     let directives = match words.contains(&level) {
-        true => format!("error,corelay={level},{TRACED}=info"),
-        false => format!("{level},{TRACED}=info"),
+        true => format!("error,corelay={level},{TRACED}=off"),
+        false => format!("{level},{TRACED}=off"),
     };
     let told = "expected error, warn, info, debug, trace, or directives such as error,corelay=info";
     let refused = |error| LogError::Level(format!("{level:?} is refused ({error}): {told}"));
     EnvFilter::try_new(directives).map_err(refused)
-}
-
-/// The target of joins' spans has no lines of its own.
-fn filter_out_spans() -> Targets {
-    let all = Targets::new().with_default(tracing::Level::TRACE);
-    all.with_target(TRACED, tracing::level_filters::LevelFilter::OFF)
 }
 
 fn lines<S>(format: Format) -> Result<Box<dyn Layer<S> + Send + Sync>, LogError>
