@@ -22,7 +22,8 @@
 //! # The way of a packet
 //!
 //! 1. [`shard`] receives a batch of datagrams, hands each to its [`engine`], and then asks what
-//!    to send: a *turn*.
+//!    to send: a *turn*. Under eBPF the RTCP of known clients has a socket of its own, which is
+//!    read in whatever turn comes and wakes nobody.
 //! 2. `engine::intake` gives it to its owner, whom `engine::demux` finds: by address, or by the
 //!    ufrag of a STUN request.
 //! 3. `engine::peer` owns str0m's state machine, which decrypts, and reports an RTP packet.

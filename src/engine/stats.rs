@@ -177,6 +177,12 @@ impl DroppedCounts {
 }
 
 impl Engine {
+    /// Whether anyone is there who may send something.
+    #[must_use]
+    pub fn has_peers(&self) -> bool {
+        self.peers.len() > 0
+    }
+
     /// The counters as they stand.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -28,21 +28,29 @@ const UDP_HEADER_BYTES: i32 = 8;
 const NO_SOCKET: u32 = u32::MAX;
 
 /// The eBPF program: the shard that learned the sender's address, else the one whose ufrag is
-/// asked for, else the kernel's hash. `flows` and `sockets` are the descriptors of its maps.
-pub(super) fn ebpf(flows: i32, sockets: i32) -> Vec<u64> {
-    // Frame: key at -24 (address 16, port 2, zeros 2), scratch at -32, shard at -40.
+/// asked for, else one by hash. Of a learned sender SRTCP goes to the shard's second
+/// socket. `flows` and `sockets` are the descriptors of its maps; the second holds the sockets of
+/// all shards, then their second ones.
+pub(super) fn ebpf(flows: i32, sockets: i32, shards: u16) -> Vec<u64> {
+    // Frame: key at -24 (address 16, port 2, zeros 2), scratch at -32, socket at -40.
     let mut p = Ebpf::default();
     p.op(MOV_REG, 6, 1, 0, 0);
     p.find_flow(flows);
-    p.find_username();
+    p.tell_apart(shards);
+    p.find_username(shards);
+    p.jump(JUMP, 0, 0, "select");
+    // Not the kernel's own choice: that would be among the second sockets as well.
+    p.label("hash");
+    p.op(LOAD_32, 1, 6, MD_HASH, 0);
+    p.op(MOD_IMM, 1, 0, 0, i32::from(shards));
+    p.op(STORE_32, 10, 1, -40, 0);
     p.label("select");
     p.op(MOV_REG, 1, 6, 0, 0);
     p.load_map(2, sockets);
     p.frame_address(3, -40);
     p.op(MOV_IMM, 4, 0, 0, 0);
     p.op(CALL, 0, 0, 0, SELECT_REUSEPORT);
-    // SK_PASS: to the selected socket, or by hash when none was.
-    p.label("hash");
+    // SK_PASS: to the selected socket, or to the kernel's choice when there is none such.
     p.op(MOV_IMM, 0, 0, 0, 1);
     p.op(EXIT, 0, 0, 0, 0);
     p.finish()
@@ -99,6 +107,7 @@ const ADD_REG: u8 = 0x0F;
 const ADD_IMM: u8 = 0x07;
 const MUL_IMM: u8 = 0x27;
 const AND_IMM: u8 = 0x57;
+const MOD_IMM: u8 = 0x97;
 const TO_BIG_ENDIAN: u8 = 0xDC;
 const LOAD_8: u8 = 0x71;
 const LOAD_16: u8 = 0x69;
@@ -123,6 +132,10 @@ const MAP_LOOKUP: i32 = 1;
 const LOAD_BYTES: i32 = 26;
 const LOAD_NET_BYTES: i32 = 68;
 const SELECT_REUSEPORT: i32 = 82;
+/// Where `struct sk_reuseport_md` has the protocol of the network header, in network order, and
+/// the kernel's hash of the flow.
+const MD_PROTOCOL: i16 = 20;
+const MD_HASH: i16 = 32;
 /// `BPF_HDR_START_NET`: offsets of [`LOAD_NET_BYTES`] count from the network header.
 const FROM_NETWORK_HEADER: i32 = 1;
 
@@ -168,21 +181,20 @@ impl Ebpf {
         self.op(0, 0, 0, 0, 0);
     }
 
-    /// Goes to "select" with the shard that learned the sender's address, else to "stun".
+    /// Goes on with the shard that learned the sender's address, else to "stun".
     fn find_flow(&mut self, flows: i32) {
         self.op(STORE_64_IMM, 10, 0, -24, 0);
         self.op(STORE_64_IMM, 10, 0, -16, 0);
         self.op(STORE_32_IMM, 10, 0, -8, 0);
-        self.load_bytes(LOAD_BYTES, 0, -8, 2);
-        // sk_reuseport_md: the protocol of the network header, in network order, is at 20.
-        self.op(LOAD_32, 1, 6, 20, 0);
+        self.load_bytes(LOAD_BYTES, 0, -8, 2, "hash");
+        self.op(LOAD_32, 1, 6, MD_PROTOCOL, 0);
         self.jump(JUMP_EQ, 1, i32::from(0x0800_u16.to_be()), "v4");
         self.jump(JUMP_NE, 1, i32::from(0x86DD_u16.to_be()), "hash");
-        self.load_bytes(LOAD_NET_BYTES, 8, -24, 16);
+        self.load_bytes(LOAD_NET_BYTES, 8, -24, 16, "hash");
         self.jump(JUMP, 0, 0, "find");
         self.label("v4");
         self.op(STORE_16_IMM, 10, 0, -14, 0xFFFF);
-        self.load_bytes(LOAD_NET_BYTES, 12, -12, 4);
+        self.load_bytes(LOAD_NET_BYTES, 12, -12, 4, "hash");
         self.label("find");
         self.load_map(1, flows);
         self.frame_address(2, -24);
@@ -190,13 +202,28 @@ impl Ebpf {
         self.jump(JUMP_EQ, 0, 0, "stun");
         self.op(LOAD_32, 1, 0, 0, 0);
         self.op(STORE_32, 10, 1, -40, 0);
+    }
+
+    /// Goes to "select", with the second socket for RTCP: packet types 192 to 223 where RTP has
+    /// its payload type (RFC 7983 §7, RFC 5761 §4).
+    fn tell_apart(&mut self, shards: u16) {
+        self.load_bytes(LOAD_BYTES, UDP_HEADER_BYTES, -32, 2, "select");
+        self.op(LOAD_8, 1, 10, -32, 0);
+        self.op(AND_IMM, 1, 0, 0, 0xC0);
+        self.jump(JUMP_NE, 1, 0x80, "select");
+        self.op(LOAD_8, 1, 10, -31, 0);
+        self.op(AND_IMM, 1, 0, 0, 0xE0);
+        self.jump(JUMP_NE, 1, 0xC0, "select");
+        self.op(LOAD_32, 1, 10, -40, 0);
+        self.op(ADD_IMM, 1, 0, 0, i32::from(shards));
+        self.op(STORE_32, 10, 1, -40, 0);
         self.jump(JUMP, 0, 0, "select");
     }
 
     /// Goes to "select" with the shard whose ufrag the datagram asks for, else to "hash".
-    fn find_username(&mut self) {
+    fn find_username(&mut self, shards: u16) {
         self.label("stun");
-        self.load_bytes(LOAD_BYTES, UDP_HEADER_BYTES, -32, 8);
+        self.load_bytes(LOAD_BYTES, UDP_HEADER_BYTES, -32, 8, "hash");
         self.op(LOAD_32, 1, 10, -28, 0);
         self.op(TO_BIG_ENDIAN, 1, 0, 0, 32);
         self.jump(JUMP_NE, 1, STUN_MAGIC as i32, "hash");
@@ -230,28 +257,29 @@ impl Ebpf {
         self.digit(2, -27, ["low letter", "low"]);
         self.op(MUL_IMM, 1, 0, 0, 36);
         self.op(ADD_REG, 1, 2, 0, 0);
+        self.jump(JUMP_GE, 1, i32::from(shards), "hash");
         self.op(STORE_32, 10, 1, -40, 0);
     }
 
-    /// Copies bytes of the datagram to the frame; a datagram without them goes by hash.
-    fn load_bytes(&mut self, helper: i32, from: i32, to: i32, bytes: i32) {
+    /// Copies bytes of the datagram to the frame, or goes to `missing`.
+    fn load_bytes(&mut self, helper: i32, from: i32, to: i32, bytes: i32, missing: &'static str) {
         self.op(MOV_IMM, 2, 0, 0, from);
-        self.load_bytes_from_r2(helper, to, bytes);
+        self.load_bytes_from_r2(helper, to, bytes, missing);
     }
 
     /// Copies the attribute at r7 (type, length, two bytes of value) to the frame at -32.
     fn load_attribute(&mut self) {
         self.op(MOV_REG, 2, 7, 0, 0);
-        self.load_bytes_from_r2(LOAD_BYTES, -32, 6);
+        self.load_bytes_from_r2(LOAD_BYTES, -32, 6, "hash");
     }
 
-    fn load_bytes_from_r2(&mut self, helper: i32, to: i32, bytes: i32) {
+    fn load_bytes_from_r2(&mut self, helper: i32, to: i32, bytes: i32, missing: &'static str) {
         self.op(MOV_REG, 1, 6, 0, 0);
         self.frame_address(3, to);
         self.op(MOV_IMM, 4, 0, 0, bytes);
         self.op(MOV_IMM, 5, 0, 0, FROM_NETWORK_HEADER);
         self.op(CALL, 0, 0, 0, helper);
-        self.jump(JUMP_NE, 0, 0, "hash");
+        self.jump(JUMP_NE, 0, 0, missing);
     }
 
     /// Reads a base 36 digit of the frame into a register; anything else goes by hash.

@@ -197,9 +197,7 @@ pub fn start(
     let udp = sockets[0].local_addr().map_err(socket_error)?;
     let host = sys::interface_addresses().map_err(socket_error)?;
     let attached = steering::attach(options.steering, &sockets).map_err(StartError::Steering)?;
-    if let Some(reason) = &attached.fallback {
-        info!(reason, "the best steering is not possible here");
-    }
+    attached.explain();
     let steering = attached.steering;
     info!(%udp, shards = count, %driver, %steering, "shards start");
 
@@ -217,6 +215,7 @@ pub fn start(
         wakers,
     };
     let (pulses, mut commands, mut threads) = (pulses(&ending.wakers), Vec::new(), Vec::new());
+    let mut feedback = attached.feedback.into_iter();
     for (((shard, bed), socket), neighbours) in ids.zip(beds).zip(sockets).zip(rings) {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         ending.stops.push(stop);
@@ -226,6 +225,7 @@ pub fn start(
             shard,
             engine: engine_options(shard, count, tcp.bound),
             socket,
+            feedback: feedback.next(),
             bound: udp,
             host: host.clone(),
             commands: queue,

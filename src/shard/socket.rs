@@ -37,19 +37,22 @@ pub(super) fn open(address: SocketAddr, shards: u16) -> Result<Vec<UdpSocket>, S
     };
     let first = first.map_err(|error| StartError::bind(address, error))?;
     let socket_error = |error| StartError::Socket(address, error);
+    warn_of_small_buffers(&first);
+    let first = UdpSocket::from(first);
     let bound = first.local_addr().map_err(socket_error)?;
-    let bound = bound.as_socket().unwrap_or(address);
-    let mut sockets = vec![first];
-    for _ in 1..shards {
-        let socket = new_socket(bound).map_err(socket_error)?;
-        socket.set_reuse_port(true).map_err(socket_error)?;
-        socket
-            .bind(&bound.into())
-            .map_err(|error| StartError::bind(bound, error))?;
-        sockets.push(socket);
-    }
-    warn_of_small_buffers(&sockets[0]);
-    Ok(sockets.into_iter().map(UdpSocket::from).collect())
+    let others = (1..shards).map(|_| open_beside(&first));
+    let others = others.collect::<io::Result<Vec<_>>>();
+    let others = others.map_err(|error| StartError::bind(bound, error))?;
+    Ok([first].into_iter().chain(others).collect())
+}
+
+/// Opens one more socket on the address of another.
+pub(super) fn open_beside(other: &UdpSocket) -> io::Result<UdpSocket> {
+    let bound = other.local_addr()?;
+    let socket = new_socket(bound)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&bound.into())?;
+    Ok(socket.into())
 }
 
 /// As [`open_first`], patient with a server that has just ended: io_uring lets go of its sockets

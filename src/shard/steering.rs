@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-use super::{bpf, sys};
+use tracing::info;
+
+use super::{bpf, socket, sys};
 use crate::id::ShardId;
 
 /// Flows the kernel remembers: more than peers fit into a process, which forgets its flows with
@@ -57,8 +59,19 @@ pub(super) struct Flows(Option<Arc<sys::BpfMap>>);
 pub(super) struct Attached {
     pub(super) steering: Steering,
     pub(super) flows: Flows,
+    /// Under eBPF the shards' second sockets, to which the SRTCP of known clients goes.
+    pub(super) feedback: Vec<UdpSocket>,
     /// Why a better one was not possible, when one was tried.
     pub(super) fallback: Option<String>,
+}
+
+impl Attached {
+    /// Tells an operator that there is a better one.
+    pub(super) fn explain(&self) {
+        if let Some(reason) = &self.fallback {
+            info!(reason, "the best steering is not possible here");
+        }
+    }
 }
 
 /// Attaches a steering program to the group of these sockets, which were bound in shard order.
@@ -70,32 +83,35 @@ pub(super) fn attach(choice: SteeringChoice, sockets: &[UdpSocket]) -> Result<At
     let handoff = |fallback| Attached {
         steering: Steering::Handoff,
         flows: Flows::default(),
+        feedback: Vec::new(),
         fallback,
     };
-    // One socket is no group, and there is nothing to choose.
-    if choice == SteeringChoice::None || sockets.len() < 2 {
+    if choice == SteeringChoice::None {
         return Ok(handoff(None));
     }
     let mut reasons = Vec::new();
     if choice != SteeringChoice::Cbpf {
         match attach_ebpf(sockets) {
-            Ok(flows) => {
+            Ok((flows, feedback)) => {
                 return Ok(Attached {
                     steering: Steering::Ebpf,
                     flows,
+                    feedback,
                     fallback: None,
                 });
             }
             Err(error) => reasons.push(format!("eBPF: {error}")),
         }
     }
-    if choice != SteeringChoice::Ebpf {
+    // Between one socket there is nothing to choose.
+    if choice != SteeringChoice::Ebpf && sockets.len() > 1 {
         match sys::attach_filter(sockets[0].as_fd(), &bpf::cbpf()) {
             Ok(()) => {
                 let (steering, flows) = (Steering::Cbpf, Flows::default());
                 return Ok(Attached {
                     steering,
                     flows,
+                    feedback: Vec::new(),
                     fallback: reasons.pop(),
                 });
             }
@@ -103,28 +119,33 @@ pub(super) fn attach(choice: SteeringChoice, sockets: &[UdpSocket]) -> Result<At
         }
     }
     let reasons = reasons.join("; ");
-    if choice == SteeringChoice::Auto {
-        Ok(handoff(Some(reasons)))
-    } else {
+    if choice == SteeringChoice::Ebpf {
         Err(reasons)
+    } else {
+        Ok(handoff((!reasons.is_empty()).then_some(reasons)))
     }
 }
 
-fn attach_ebpf(sockets: &[UdpSocket]) -> io::Result<Flows> {
-    let (group, count) = (bpf::MAP_TYPE_REUSEPORT_SOCKARRAY, sockets.len() as u32);
+/// Also opens the second sockets, one for each shard.
+fn attach_ebpf(sockets: &[UdpSocket]) -> io::Result<(Flows, Vec<UdpSocket>)> {
+    let shards = sockets.len() as u16;
+    let group = bpf::MAP_TYPE_REUSEPORT_SOCKARRAY;
+    let count = 2 * u32::from(shards);
     let by_shard = sys::BpfMap::new(group, size_of::<u32>(), size_of::<u32>(), count)?;
-    for (index, socket) in (0_u32..).zip(sockets) {
+    let second = sockets.iter().map(socket::open_beside);
+    let second = second.collect::<io::Result<Vec<_>>>()?;
+    for (index, socket) in (0_u32..).zip(sockets.iter().chain(&second)) {
         let fd = socket.as_raw_fd() as u32;
         by_shard.insert(&index.to_ne_bytes(), &fd.to_ne_bytes())?;
     }
     let kind = bpf::MAP_TYPE_LRU_HASH;
     let flows = sys::BpfMap::new(kind, bpf::FLOW_KEY_BYTES, size_of::<u32>(), FLOWS)?;
-    let code = bpf::ebpf(flows.as_raw_fd(), by_shard.as_raw_fd());
+    let code = bpf::ebpf(flows.as_raw_fd(), by_shard.as_raw_fd(), shards);
     let program = sys::load_program(&code, c"Dual MIT/GPL")?;
     let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_EBPF);
     // The kernel keeps the program, and with it both maps, as long as the sockets live.
     sys::set_option(sockets[0].as_fd(), level, name, program.as_raw_fd())?;
-    Ok(Flows(Some(Arc::new(flows))))
+    Ok((Flows(Some(Arc::new(flows))), second))
 }
 
 impl Flows {
@@ -224,6 +245,9 @@ mod tests {
         )
     }
 
+    /// A message with RTCP's packet type (RFC 5761 §4): 200, a sender report.
+    const REPORT: &[u8] = &[0x80, 200, 0, 6];
+
     fn client(to: SocketAddr) -> UdpSocket {
         let socket = UdpSocket::bind((if to.is_ipv4() { "127.0.0.1" } else { "::1" }, 0)).unwrap();
         socket
@@ -298,18 +322,35 @@ mod tests {
             return;
         };
         assert_eq!(attached.steering, Steering::Ebpf);
-        let flows = attached.flows;
+        let (flows, feedback) = (attached.flows, attached.feedback);
         for to in addresses {
             for number in 0..CLIENTS {
                 let client = client(to);
                 let remote = client.local_addr().unwrap();
                 let by_hash = receiver(&sockets, &client, to, b"media");
+                assert_eq!(
+                    receiver(&sockets, &client, to, REPORT),
+                    by_hash,
+                    "of a stranger nothing may wait"
+                );
                 let owner = ShardId::new(number % SHARDS);
                 let other = ShardId::new((number + 1) % SHARDS);
                 assert!(flows.learn(remote, owner));
                 assert_eq!(receiver(&sockets, &client, to, b"media"), owner.index());
                 let request = binding_request(&username(other));
                 assert_eq!(receiver(&sockets, &client, to, &request), owner.index());
+                for bytes in [
+                    &[0x80, 96][..],
+                    &[0x80, 191],
+                    &[0x80, 224],
+                    &[22, 200],
+                    b"x",
+                ] {
+                    assert_eq!(receiver(&sockets, &client, to, bytes), owner.index());
+                }
+                for bytes in [REPORT, &[0x9F, 206, 0, 1], &[0x80, 192], &[0xBF, 223]] {
+                    assert_eq!(receiver(&feedback, &client, to, bytes), owner.index());
+                }
                 flows.forget(remote, other);
                 assert_eq!(receiver(&sockets, &client, to, b"media"), owner.index());
                 flows.forget(remote, owner);

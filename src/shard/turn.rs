@@ -1,5 +1,8 @@
 //! One turn of a shard: take in what has come, let the engine decide, give out, then sleep.
 
+mod counters;
+mod feedback;
+
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -15,7 +18,7 @@ use super::neighbours::Neighbours;
 use super::reports::Reports;
 use super::steering::Flows;
 use super::tcp::Port;
-use super::udp_in::UdpIn;
+use super::udp_in::{Batch, Inlet, UdpIn};
 use super::udp_out::UdpOut;
 use super::{Driver, Steering};
 use crate::engine::command::Command;
@@ -23,6 +26,7 @@ use crate::engine::copies::Copied;
 use crate::engine::{self, Arrival, Datagram, Engine, Handoff, Output};
 use crate::id::ShardId;
 use crate::mailbox::{CopySender, Histograms, Pulse, Report, Snapshot};
+use feedback::Feedback;
 
 /// The engine's timeouts are handled no more often than this: each wake-up costs some 15 to
 /// 50 us of CPU. Also how soon a full queue is tried again.
@@ -32,6 +36,8 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(1);
 /// Batches taken from the socket in one turn; what is left waits for the next, after this
 /// turn's output has left.
 const BATCHES_PER_TURN: usize = 16;
+/// Batches of feedback taken in one turn.
+const FEEDBACK_BATCHES: usize = 4;
 /// Handed-over datagrams and facts taken in one turn.
 const HANDOFFS_PER_TURN: usize = 1024;
 /// Packets from TCP taken in one turn.
@@ -46,7 +52,9 @@ pub(super) struct Parts {
     pub(super) shard: ShardId,
     pub(super) engine: engine::Options,
     pub(super) socket: UdpSocket,
-    /// What the socket is bound to.
+    /// Under eBPF, where the SRTCP of known clients comes in.
+    pub(super) feedback: Option<UdpSocket>,
+    /// What the sockets are bound to.
     pub(super) bound: SocketAddr,
     /// Addresses of this host.
     pub(super) host: Vec<IpAddr>,
@@ -82,6 +90,7 @@ pub(super) struct Turn {
     engine: Engine,
     clock: Clock,
     socket: UdpSocket,
+    feedback: Option<Feedback>,
     udp_in: UdpIn,
     udp_out: UdpOut,
     commands: Receiver<Command>,
@@ -118,6 +127,8 @@ struct Counts {
     turns: u64,
     /// How long those took in all, in nanoseconds.
     busy_ns: u64,
+    /// Datagrams taken as feedback.
+    feedback: u64,
     /// Commands taken.
     commands: u64,
     /// Copies given to the recorder.
@@ -146,6 +157,7 @@ impl Turn {
             engine: Engine::new(now, clock.since_epoch(), parts.engine),
             clock,
             socket: parts.socket,
+            feedback: parts.feedback.map(|socket| Feedback::new(now, socket)),
             udp_in: UdpIn::new(parts.bound),
             udp_out: UdpOut::new(parts.bound, parts.host),
             commands: parts.commands,
@@ -181,6 +193,7 @@ impl Turn {
         }
         let mut work = Work::default();
         self.take_datagrams(&mut work);
+        self.take_feedback(&mut work);
         let now = self.clock.moment();
         self.take_handoffs(now, &mut work);
         self.take_tcp(now, &mut work);
@@ -225,36 +238,69 @@ impl Turn {
         let full = self.is_blocked() || self.facts_waiting || self.reports.is_waiting();
         let retry = full.then(|| now + TICK);
         let snapshot = self.untold.then_some(self.next_snapshot);
-        engine.into_iter().chain(retry).chain(snapshot).min()
+        let feedback = self.feedback.as_ref().filter(|_| self.engine.has_peers());
+        let feedback = feedback.map(Feedback::wakeup);
+        let wakeups = [engine, retry, snapshot, feedback];
+        wakeups.into_iter().flatten().min()
     }
 
     fn take_datagrams(&mut self, work: &mut Work) {
         self.oldest_arrival = None;
         for _ in 0..BATCHES_PER_TURN {
-            let batch = self.udp_in.receive(&self.socket);
-            self.clock.tick();
-            let (engine, clock, oldest) =
-                (&mut self.engine, &mut self.clock, &mut self.oldest_arrival);
-            let datagrams = self.udp_in.handle(batch, |received| {
-                let (at, waited) = clock.arrival(received.at);
-                trace!(from = %received.from, bytes = received.bytes.len(), "datagram");
-                oldest.get_or_insert_with(|| clock.before_now(waited));
-                engine.handle_datagram(
-                    at,
-                    Datagram {
-                        from: received.from,
-                        to: received.to,
-                        bytes: received.bytes,
-                        arrival: Arrival::Socket,
-                    },
-                );
-            });
-            work.any |= datagrams > 0;
+            let batch = self.udp_in.receive(Inlet::All, &self.socket);
+            work.any |= self.take_batch(batch) > 0;
             work.more = batch.more;
             if !batch.more {
                 return;
             }
         }
+    }
+
+    /// Reads feedback, when it is time to.
+    fn take_feedback(&mut self, work: &mut Work) {
+        let now = self.clock.moment();
+        let Some(mut feedback) = self.feedback.take_if(|feedback| feedback.is_due(now)) else {
+            return;
+        };
+        // What it makes the shard send was not waited for as media is.
+        let oldest = self.oldest_arrival;
+        let (mut datagrams, mut more) = (0, true);
+        for _ in 0..FEEDBACK_BATCHES {
+            let batch = self.udp_in.receive(Inlet::Feedback, &feedback.socket);
+            datagrams += self.take_batch(batch);
+            more = batch.more;
+            if !more {
+                break;
+            }
+        }
+        self.oldest_arrival = oldest;
+        self.counts.feedback += datagrams as u64;
+        work.any |= datagrams > 0;
+        work.more |= more;
+        if !more {
+            feedback.handle_read(now, datagrams);
+        }
+        self.feedback = Some(feedback);
+    }
+
+    /// Gives a batch of datagrams to the engine; how many there were.
+    fn take_batch(&mut self, batch: Batch) -> usize {
+        self.clock.tick();
+        let (engine, clock, oldest) = (&mut self.engine, &mut self.clock, &mut self.oldest_arrival);
+        self.udp_in.handle(batch, |received| {
+            let (at, waited) = clock.arrival(received.at);
+            trace!(from = %received.from, bytes = received.bytes.len(), "datagram");
+            oldest.get_or_insert_with(|| clock.before_now(waited));
+            engine.handle_datagram(
+                at,
+                Datagram {
+                    from: received.from,
+                    to: received.to,
+                    bytes: received.bytes,
+                    arrival: Arrival::Socket,
+                },
+            );
+        })
     }
 
     fn take_handoffs(&mut self, now: Instant, work: &mut Work) {
@@ -425,55 +471,6 @@ impl Turn {
         };
         self.reports.push_snapshot(self.shard, snapshot);
     }
-
-    fn counters(&self) -> Vec<(&'static str, u64)> {
-        let (udp_in, udp_out) = (self.udp_in.counts(), self.udp_out.counts());
-        let (rings, reports) = (self.neighbours.counts(), self.reports.counts());
-        let tcp = self.tcp.iter().flat_map(Port::counters);
-        let mut counters = vec![
-            ("turns", self.counts.turns),
-            ("busy_us", self.counts.busy_ns / 1000),
-            ("command_queue", self.commands.len() as u64),
-            ("commands", self.counts.commands),
-            ("copies", self.counts.copies),
-            ("copies_dropped", self.counts.copies_dropped),
-            ("udp_in_datagrams", udp_in.datagrams),
-            ("udp_in_bytes", udp_in.bytes),
-            ("udp_in_messages", udp_in.messages),
-            ("udp_in_unusable", udp_in.unusable),
-            ("udp_in_errors", udp_in.errors),
-            ("udp_in_lost", udp_in.lost),
-            ("udp_out_datagrams", udp_out.datagrams),
-            ("udp_out_bytes", udp_out.bytes),
-            ("udp_out_entries", udp_out.entries),
-            ("gso_entries", udp_out.gso_entries),
-            ("gso_segments", udp_out.gso_segments),
-            ("gso_refused", udp_out.gso_refused),
-            ("gso_resent_singly", udp_out.resent_singly),
-            ("udp_out_blocked", udp_out.blocked),
-            ("udp_out_backlog", self.udp_out.queued() as u64),
-            ("udp_out_backlog_dropped", udp_out.backlog_dropped),
-            ("udp_out_refused", udp_out.refused),
-            ("handoffs_in", rings.taken),
-            ("handoffs_out", rings.given),
-            ("handoffs_dropped", rings.dropped),
-            ("handoff_facts_dropped", rings.facts_dropped),
-            ("learn_failed", self.counts.learn_failed),
-            ("events", reports.events),
-            ("events_dropped", reports.dropped),
-            ("report_queue_full", reports.full),
-            ("steering_ebpf", u64::from(self.steering == Steering::Ebpf)),
-            ("steering_cbpf", u64::from(self.steering == Steering::Cbpf)),
-            (
-                "steering_handoff",
-                u64::from(self.steering == Steering::Handoff),
-            ),
-            ("driver_glommio", u64::from(self.driver == Driver::Glommio)),
-            ("driver_epoll", u64::from(self.driver == Driver::Epoll)),
-        ];
-        counters.extend(tcp);
-        counters
-    }
 }
 
 #[cfg(test)]
@@ -509,6 +506,7 @@ mod tests {
     ) -> Option<Vec<(Parts, Ends)>> {
         let sockets = socket::open(address.parse().unwrap(), count).unwrap();
         let attached = steering::attach(choice, &sockets).ok()?;
+        let mut feedback = attached.feedback.into_iter();
         let bound = sockets[0].local_addr().unwrap();
         let wakers = vec![Waker::new(|| {}); usize::from(count)];
         let rings = neighbours::rings(&wakers);
@@ -534,6 +532,7 @@ mod tests {
                     thresholds: Default::default(),
                 },
                 socket,
+                feedback: feedback.next(),
                 bound,
                 host: Vec::new(),
                 commands: queue,

@@ -39,19 +39,29 @@ pub(super) struct Counts {
     pub(super) lost: u64,
 }
 
-/// The receiving side of a shard's socket.
+/// Which of a shard's sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Inlet {
+    /// The one everything may come to.
+    All,
+    /// The one for SRTCP of known clients, where there is one.
+    Feedback,
+}
+
+/// The receiving side of a shard's sockets.
 pub(super) struct UdpIn {
     buffers: sys::ReceiveBuffers,
-    /// The address the socket is bound to.
+    /// The address the sockets are bound to.
     bound: SocketAddr,
-    /// The kernel's count of lost datagrams, which wraps, at the last look.
-    lost_seen: u32,
+    /// The kernel's counts of lost datagrams, which wrap, at the last look; by [`Inlet`].
+    lost_seen: [u32; 2],
     counts: Counts,
 }
 
 /// What one call to the kernel brought.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Batch {
+    inlet: Inlet,
     messages: usize,
     /// Whether more may be waiting in the socket.
     pub(super) more: bool,
@@ -71,17 +81,18 @@ impl UdpIn {
         Self {
             buffers: sys::ReceiveBuffers::new(),
             bound,
-            lost_seen: 0,
+            lost_seen: [0; 2],
             counts: Counts::default(),
         }
     }
 
-    /// Takes one batch from the socket, without waiting, in place of the last one.
-    pub(super) fn receive(&mut self, socket: &UdpSocket) -> Batch {
+    /// Takes one batch from a socket, without waiting, in place of the last one.
+    pub(super) fn receive(&mut self, inlet: Inlet, socket: &UdpSocket) -> Batch {
         let messages = match self.buffers.receive(socket.as_fd()) {
             Ok(messages) => messages,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Batch {
+                    inlet,
                     messages: 0,
                     more: false,
                 };
@@ -90,6 +101,7 @@ impl UdpIn {
             Err(_) => {
                 self.counts.errors += 1;
                 return Batch {
+                    inlet,
                     messages: 0,
                     more: true,
                 };
@@ -97,6 +109,7 @@ impl UdpIn {
         };
         self.counts.messages += messages as u64;
         Batch {
+            inlet,
             messages,
             more: messages == sys::RECEIVE_MESSAGES,
         }
@@ -106,7 +119,7 @@ impl UdpIn {
     pub(super) fn handle(&mut self, batch: Batch, mut handle: impl FnMut(Received<'_>)) -> usize {
         let before = self.counts.datagrams;
         for index in 0..batch.messages {
-            self.cut(index, &mut handle);
+            self.cut(batch.inlet, index, &mut handle);
         }
         (self.counts.datagrams - before) as usize
     }
@@ -116,13 +129,14 @@ impl UdpIn {
     }
 
     /// Gives the datagrams of one message to `handle`.
-    fn cut(&mut self, index: usize, handle: &mut impl FnMut(Received<'_>)) {
+    fn cut(&mut self, inlet: Inlet, index: usize, handle: &mut impl FnMut(Received<'_>)) {
         let mut notes = Notes::default();
         self.buffers
             .control(index, |level, kind, value| notes.take(level, kind, value));
         if let Some(lost) = notes.lost {
-            self.counts.lost += u64::from(lost.wrapping_sub(self.lost_seen));
-            self.lost_seen = lost;
+            let seen = &mut self.lost_seen[inlet as usize];
+            self.counts.lost += u64::from(lost.wrapping_sub(*seen));
+            *seen = lost;
         }
         let (bytes, from, flags) = self.buffers.message(index);
         let Some(from) = from.filter(|_| flags & libc::MSG_TRUNC == 0) else {
@@ -196,7 +210,7 @@ mod tests {
     fn all(input: &mut UdpIn, socket: &UdpSocket) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
         let mut got = Vec::new();
         loop {
-            let batch = input.receive(socket);
+            let batch = input.receive(Inlet::All, socket);
             let count = input.handle(batch, |received| {
                 assert!(received.at.is_some(), "the kernel stamps every datagram");
                 got.push((received.from, received.to, received.bytes.to_vec()));
@@ -273,10 +287,10 @@ mod tests {
             client.send_to(&vec![0; number + 1], bound).unwrap();
         }
         let mut input = UdpIn::new(bound);
-        let batch = input.receive(&server);
+        let batch = input.receive(Inlet::All, &server);
         assert!(batch.more);
         assert_eq!(input.handle(batch, |_| {}), sys::RECEIVE_MESSAGES);
-        let batch = input.receive(&server);
+        let batch = input.receive(Inlet::All, &server);
         assert!(!batch.more);
         assert_eq!(input.handle(batch, |_| {}), 1);
     }
