@@ -9,6 +9,13 @@ pub(crate) struct Key<T> {
     of: PhantomData<fn() -> T>,
 }
 
+impl<T> Key<T> {
+    /// Its place in the table; another value's once this one is removed.
+    pub(crate) fn place(self) -> usize {
+        self.index as usize
+    }
+}
+
 #[cfg(test)]
 impl<T> Key<T> {
     /// A key that stands for a value in tests of code that only compares keys.
