@@ -97,12 +97,8 @@ pub(super) fn statements(server: &str, notice: &Notice) -> Vec<Statement> {
         }
         Happening::CallJoined { user_id, .. } => {
             let [server, kind, name] = named(&notice.what.meeting());
-            let who = [
-                user_id.as_str().into(),
-                Value::Text(None),
-                Value::Text(None),
-                at,
-            ];
+            let nothing = || Value::Text(None);
+            let who = [user_id.as_str().into(), nothing(), nothing(), at];
             let values = [id(), server, kind, name].into_iter().chain(who);
             vec![statement(START_SESSION, values)]
         }
@@ -128,7 +124,10 @@ pub(super) fn statements(server: &str, notice: &Notice) -> Vec<Statement> {
             let values = [at, reason(&notice.what), server.into(), recording];
             vec![statement(END_RECORDING, values)]
         }
-        Happening::TrackPublished { .. } | Happening::TrackUnpublished { .. } => Vec::new(),
+        Happening::TrackPublished { .. }
+        | Happening::TrackUnpublished { .. }
+        | Happening::RecordingComposed { .. }
+        | Happening::RecordingUploaded { .. } => Vec::new(),
     }
 }
 

@@ -5,7 +5,8 @@ use super::sections::{
     Server, Steering, Tls, Turn, Warnings, Webhooks, Webrtc,
 };
 use super::value::{Announced, Endpoint, Host, Origin, Secret, Shards, Tcp, Upload, Whole};
-use crate::record::compose::Layout;
+use crate::record::layout::Layout;
+use crate::record::order::Layer;
 use crate::record::template::Template;
 
 impl Default for Tls {
@@ -116,6 +117,8 @@ impl Default for Recording {
             enabled: false,
             path: "recordings".to_owned(),
             format: Container::Webm,
+            layer: Layer::Best,
+            opaque: false,
             video_bitrate: const { Whole::new(2_500_000) },
             audio_bitrate: const { Whole::new(128_000) },
             auto: false,

@@ -9,7 +9,7 @@ use super::Config;
 use super::sections::{Driver, LogFormat, Steering};
 use super::value::{Endpoint, Host, Shards, Tcp, Whole};
 use crate::id::RoomId;
-use crate::record::compose::Layout;
+use crate::record::layout::Layout;
 use crate::signal::token::{Claims, VideoGrant};
 
 const EXAMPLES: &str = "\

@@ -16,7 +16,9 @@ use crate::engine::warnings::Thresholds;
 use crate::id::ShardId;
 use crate::record::Format;
 use crate::record::after::{self, Composition};
-use crate::record::compose::{Layout, Wanted};
+use crate::record::compose::Wanted;
+use crate::record::layout::Layout;
+use crate::record::order::Mode;
 use crate::record::upload::{S3, Target};
 use crate::shard::{DriverChoice, SteeringChoice, TcpChoice};
 use crate::signal::directory::RoomOptions;
@@ -154,6 +156,10 @@ impl Config {
                 ..limits::Options::default()
             },
             record_all: self.file.recording.auto && self.file.recording.enabled,
+            record_mode: Mode {
+                layer: self.file.recording.layer,
+                is_opaque: self.file.recording.opaque,
+            },
             drain_timeout: seconds(self.file.server.drain_timeout),
             max_memory_bytes: self.file.performance.max_memory_total.value() << 20,
             ..signal::Options::default()

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::value::{
     Announced, Endpoint, HeaderField, Host, IceUrl, Origin, Secret, Shards, Tcp, Upload, Whole,
 };
-use crate::record::compose::Layout;
+use crate::record::layout::Layout;
+use crate::record::order::Layer;
 use crate::record::template::Template;
 
 /// A bit rate, in bit/s.
@@ -183,6 +184,10 @@ pub struct Recording {
     pub path: String,
     /// The container.
     pub format: Container,
+    /// Which layer of a video in several sizes.
+    pub layer: Layer,
+    /// Whether frames that clients encrypt end to end are recorded as they are.
+    pub opaque: bool,
     /// Video bit rate, in bit/s.
     pub video_bitrate: BitsPerSecond,
     /// Audio bit rate, in bit/s.

@@ -93,14 +93,25 @@ pub enum Command {
     Record {
         /// Which.
         room: RoomId,
-        /// For which recording; `None` to stop.
-        recording: Option<RecordingNumber>,
+        /// What is copied; `None` to stop.
+        copying: Option<Copying>,
     },
     /// A recorder needs a keyframe of a track that it gets copies of.
     RenewRecorded {
         /// Which.
         track: TrackId,
     },
+}
+
+/// What a recorder is given of a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copying {
+    /// For which recording.
+    pub recording: RecordingNumber,
+    /// The best layer that it is given of a video that has several.
+    pub quality: Quality,
+    /// Whether clients encrypt their frames, so that no keyframe can be told.
+    pub is_opaque: bool,
 }
 
 /// What a shard that has too much to do leaves out.

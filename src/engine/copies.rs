@@ -1,8 +1,8 @@
 //! What a recorder gets: copies of the packets of recorded tracks, and their publishers' clocks.
 //!
-//! Of a track with several layers the largest that arrives is copied; which one that is changes at
-//! a keyframe only, so that what is written can be decoded. While a room is not recorded a packet
-//! costs one look at an `Option`.
+//! Of a track with several layers the largest that arrives is copied, or the largest up to the one
+//! that was asked for; which one that is changes at a keyframe only, so that what is written can be
+//! decoded. While a room is not recorded a packet costs one look at an `Option`.
 
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use str0m::rtp::RtpPacket;
 
 use super::arena::Key;
 use super::codec::{Codec, PayloadFacts};
-use super::command::{Kind, TrackInfo};
+use super::command::{Copying, Kind, Quality, TrackInfo};
 use super::room::Room;
 use super::track::Track;
 use super::{Engine, Output};
@@ -77,8 +77,8 @@ pub struct CopiedReport {
 /// How a track is copied.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tap {
-    /// For whom.
-    recording: RecordingNumber,
+    /// What is wanted, and for whom.
+    copying: Copying,
     /// The layer that is copied; `None` until its first keyframe.
     live: Option<u8>,
     /// The layer that a keyframe was asked of, so that it is asked once.
@@ -86,17 +86,18 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    pub(super) fn new(recording: RecordingNumber) -> Self {
+    pub(super) fn new(copying: Copying) -> Self {
         Self {
-            recording,
+            copying,
             live: None,
             asked: None,
         }
     }
 
-    /// Whether a packet of `layer` is copied, where `wanted` is the best one that arrives.
+    /// Whether a packet of `layer` is copied, where `wanted` is the one to be copied.
     fn takes(&mut self, layer: u8, wanted: u8, starts_keyframe: bool) -> bool {
-        if self.live != Some(layer) && layer == wanted && starts_keyframe {
+        let can_begin = starts_keyframe || self.copying.is_opaque;
+        if self.live != Some(layer) && layer == wanted && can_begin {
             self.live = Some(layer);
             self.asked = None;
         }
@@ -113,6 +114,18 @@ impl Tap {
     }
 }
 
+/// The layer that is copied, of those that arrive, the smallest first.
+fn chosen(quality: Quality, mut live: impl DoubleEndedIterator<Item = u8>) -> Option<u8> {
+    match quality {
+        Quality::Low => live.next(),
+        Quality::Medium => {
+            let smallest = live.next();
+            live.next().or(smallest)
+        }
+        Quality::High | Quality::Auto => live.next_back(),
+    }
+}
+
 impl Track {
     /// The copy of a packet, if the track is recorded and this layer is the one; and the layer
     /// that is to be asked for a keyframe.
@@ -125,9 +138,9 @@ impl Track {
         let Some(mut tap) = self.tap else {
             return (None, None);
         };
-        let best = self.seen.live().next_back().unwrap_or(layer);
-        let is_taken = tap.takes(layer, best, facts.starts_keyframe);
-        let asked = tap.ask(best).filter(|_| self.info.kind == Kind::Video);
+        let wanted = chosen(tap.copying.quality, self.seen.live()).unwrap_or(layer);
+        let is_taken = tap.takes(layer, wanted, facts.starts_keyframe);
+        let asked = tap.ask(wanted).filter(|_| self.info.kind == Kind::Video);
         self.tap = Some(tap);
         let codec = self
             .format(packet.header.payload_type)
@@ -136,7 +149,7 @@ impl Track {
             return (None, asked);
         };
         let copied = CopiedPacket {
-            recording: tap.recording,
+            recording: tap.copying.recording,
             track: self.info.clone(),
             layer,
             codec,
@@ -153,19 +166,14 @@ impl Track {
 impl Engine {
     /// Starts or stops copying what is published in a room. A room that nobody is in is forgotten
     /// with its last peer, so whoever asks for this asks again when somebody joins.
-    pub(super) fn record(
-        &mut self,
-        now: Instant,
-        room: &RoomId,
-        recording: Option<RecordingNumber>,
-    ) {
+    pub(super) fn record(&mut self, now: Instant, room: &RoomId, copying: Option<Copying>) {
         let Some(key) = self.room_names.get(room).copied() else {
             return;
         };
         let Some(room) = self.rooms.get_mut(key) else {
             return;
         };
-        room.recording = recording;
+        room.copying = copying;
         self.sync_taps(now, key);
     }
 
@@ -180,16 +188,19 @@ impl Engine {
                 continue;
             };
             let is_played = !room.silenced.contains(&track.info.id);
-            let wanted = room.recording.filter(|_| is_played);
-            if track.tap.map(|tap| tap.recording) != wanted {
+            let wanted = room.copying.filter(|_| is_played);
+            if track.tap.map(|tap| tap.copying) != wanted {
                 track.tap = wanted.map(Tap::new);
                 begun.extend(wanted.map(|_| *key));
             }
         }
         for key in begun {
             let track = self.tracks.get(key);
-            let best = track.and_then(|track| track.seen.live().next_back());
-            self.want_keyframe(now, key, best.unwrap_or(0));
+            let wanted = track.and_then(|track| {
+                let quality = track.tap?.copying.quality;
+                chosen(quality, track.seen.live())
+            });
+            self.want_keyframe(now, key, wanted.unwrap_or(0));
         }
     }
 
@@ -225,7 +236,7 @@ impl Engine {
         };
         self.outbox
             .push_back(Output::Copied(Copied::Report(CopiedReport {
-                recording: tap.recording,
+                recording: tap.copying.recording,
                 track: track.info.id,
                 layer,
                 arrived: report.received_at,
@@ -236,8 +247,8 @@ impl Engine {
 
     /// Tells the recorder that nothing more of a track comes.
     pub(super) fn copy_end(&mut self, track: &Track) {
-        if let Some(Tap { recording, .. }) = track.tap {
-            let track = track.info.id;
+        if let Some(Tap { copying, .. }) = track.tap {
+            let (recording, track) = (copying.recording, track.info.id);
             let ended = Copied::Ended { recording, track };
             self.outbox.push_back(Output::Copied(ended));
         }
@@ -248,9 +259,35 @@ impl Engine {
 mod tests {
     use super::*;
 
+    fn copying(is_opaque: bool) -> Copying {
+        Copying {
+            recording: RecordingNumber::new(1),
+            quality: Quality::High,
+            is_opaque,
+        }
+    }
+
+    #[test]
+    fn the_layer_is_the_one_that_was_asked_for_or_the_next_smaller_that_arrives() {
+        let picks = |live: &[u8]| {
+            let qualities = [Quality::Low, Quality::Medium, Quality::High];
+            qualities.map(|quality| chosen(quality, live.iter().copied()))
+        };
+        assert_eq!(picks(&[]), [None; 3]);
+        assert_eq!(picks(&[7]), [Some(7); 3]);
+        assert_eq!(picks(&[7, 3]), [Some(7), Some(3), Some(3)]);
+        assert_eq!(picks(&[7, 3, 5]), [Some(7), Some(3), Some(5)]);
+    }
+
+    #[test]
+    fn what_is_encrypted_is_taken_from_its_first_packet_on() {
+        let mut tap = Tap::new(copying(true));
+        assert!(tap.takes(0, 0, false));
+    }
+
     #[test]
     fn another_layer_is_taken_from_its_keyframe_on() {
-        let mut tap = Tap::new(RecordingNumber::new(1));
+        let mut tap = Tap::new(copying(false));
         assert!(!tap.takes(0, 0, false), "nothing can be decoded yet");
         assert_eq!((tap.ask(0), tap.ask(0)), (Some(0), None));
         assert!(tap.takes(0, 0, true));

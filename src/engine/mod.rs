@@ -283,7 +283,7 @@ impl Engine {
             // Whoever reports is weighed anew at once.
             Command::Spare(spared) => self.spared = spared,
             Command::Leave { peer } => self.leave(now, peer),
-            Command::Record { room, recording } => self.record(now, &room, recording),
+            Command::Record { room, copying } => self.record(now, &room, copying),
             Command::RenewRecorded { track } => self.renew_recorded(now, track),
             Command::Inspect { room } => self.inspect(room),
         }

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use super::arena::{Arena, Key};
 use super::caps::Meter;
-use super::command::{Kind, Source, TrackInfo};
+use super::command::{Copying, Kind, Source, TrackInfo};
 use super::peer::Peer;
 use super::track::{Track, Watcher};
 use super::wishes::Wish;
-use crate::id::{PeerId, RecordingNumber, RoomId, TrackId};
+use crate::id::{PeerId, RoomId, TrackId};
 
 /// The peers of a room and what they publish.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub(crate) struct Room {
     pub(crate) wishes: BTreeMap<Key<Peer>, Wish>,
     /// Tracks that are played to nobody.
     pub(crate) silenced: BTreeSet<TrackId>,
-    /// For whom what is published here is copied.
-    pub(crate) recording: Option<RecordingNumber>,
+    /// What is copied of what is published here, and for whom.
+    pub(crate) copying: Option<Copying>,
     /// What has come in from all of them.
     pub(crate) meter: Meter,
 }
@@ -44,7 +44,7 @@ impl Room {
             weighed_at: None,
             wishes: BTreeMap::new(),
             silenced: BTreeSet::new(),
-            recording: None,
+            copying: None,
             meter: Meter::new(now),
         }
     }

@@ -6,8 +6,10 @@ use std::thread;
 
 use tokio::sync::mpsc;
 
-use super::compose::{Layout, Wanted, compose};
+use super::compose::{Wanted, compose};
+use super::layout::Layout;
 use super::manifest::Manifest;
+use super::order::Notice;
 use super::upload::Target;
 
 /// Recordings that wait. Further ones are done after the next start of the server.
@@ -41,7 +43,7 @@ pub struct Composition {
 #[derive(Debug)]
 pub(super) struct After {
     waiting: mpsc::Sender<PathBuf>,
-    done: crossbeam_channel::Receiver<Manifest>,
+    done: crossbeam_channel::Receiver<Notice>,
 }
 
 impl After {
@@ -63,14 +65,12 @@ impl After {
             .name("recorded".to_owned())
             .spawn(move || {
                 while let Some(directory) = next.blocking_recv() {
-                    let finished = runtime.block_on(finish(&options, &directory));
-                    match finished {
-                        // A recorder that has ended needs no answer.
-                        Ok(manifest) => drop(tell.try_send(manifest)),
-                        Err(error) => {
-                            let directory = directory.display();
-                            tracing::error!(%directory, %error, "a recording is left as it is");
-                        }
+                    // A recorder that has ended needs no answer.
+                    let tell = |notice| drop(tell.try_send(notice));
+                    let finished = runtime.block_on(finish(&options, &directory, tell));
+                    if let Err(error) = finished {
+                        let directory = directory.display();
+                        tracing::error!(%directory, %error, "a recording is left as it is");
                     }
                 }
             })?;
@@ -84,16 +84,17 @@ impl After {
         }
     }
 
-    /// A recording with which it was done.
-    pub(super) fn poll(&self) -> Option<Manifest> {
+    /// What was done with a recording.
+    pub(super) fn poll(&self) -> Option<Notice> {
         self.done.try_recv().ok()
     }
 }
 
-async fn finish(options: &Options, directory: &Path) -> io::Result<Manifest> {
+async fn finish(options: &Options, directory: &Path, tell: impl Fn(Notice)) -> io::Result<()> {
     let mut manifest = Manifest::load(directory)?;
     if let Some(composition) = options.compose.as_ref()
         && manifest.composed.is_none()
+        && !manifest.opaque
         && manifest.uploaded_to.is_none()
     {
         let wanted = Wanted {
@@ -107,15 +108,17 @@ async fn finish(options: &Options, directory: &Path) -> io::Result<Manifest> {
             Ok(()) => {
                 manifest.composed = Some(composition.name.to_owned());
                 manifest.save(directory)?;
+                tell(Notice::Composed(Box::new(manifest.clone())));
             }
             // It is uploaded as it is.
             Err(error) => tracing::error!(recording = manifest.id, %error, "not composed"),
         }
     }
-    match &options.target {
-        Some(target) if manifest.uploaded_to.is_none() => {
-            Ok(target.upload(directory, options.keeps_local).await)
-        }
-        _ => Ok(manifest),
+    if let Some(target) = &options.target
+        && manifest.uploaded_to.is_none()
+    {
+        let uploaded = target.upload(directory, options.keeps_local).await;
+        tell(Notice::Uploaded(Box::new(uploaded)));
     }
+    Ok(())
 }

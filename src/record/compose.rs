@@ -5,31 +5,15 @@ use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde::{Deserialize, Serialize};
-
+use super::layout::{HEIGHT, Layout, Place, STAGE, Turn, WIDTH, places, turns};
 use super::manifest::{Manifest, RecordedFile, RecordedTrack};
 use super::recorder::is_file_name;
-
-/// Pixels of the picture that is made.
-const WIDTH: usize = 1280;
-const HEIGHT: usize = 720;
 
 /// Pictures per second of it.
 const FRAME_RATE: usize = 30;
 
 /// Files that one picture is made of. ffmpeg holds all of them open.
 const MAX_FILES: usize = 500;
-
-/// How the pictures are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Layout {
-    /// All of one size, side by side.
-    #[default]
-    Grid,
-    /// A shared screen, or else the first camera, large; the others in a column beside it.
-    Speaker,
-}
 
 /// What is to be made.
 #[derive(Debug, Clone)]
@@ -55,6 +39,11 @@ pub enum ComposeError {
     /// The recording has no media.
     #[error("nothing was recorded: there is no sound and no picture in it")]
     Nothing,
+    /// The server has never seen what is in it.
+    #[error(
+        "its participants encrypted it end to end: only who has their key can make a film of it"
+    )]
+    Opaque,
     /// There are more files than can be open at one time.
     #[error("the recording has {0} files, at most {MAX_FILES} can be composed")]
     TooMany(usize),
@@ -82,6 +71,9 @@ pub fn compose(
 ) -> Result<(), ComposeError> {
     let manifest = Manifest::load(directory)
         .map_err(|error| ComposeError::NoRecording(directory.to_owned(), error))?;
+    if manifest.opaque {
+        return Err(ComposeError::Opaque);
+    }
     let total = manifest.duration_ms();
     let runs = Runs::new(&manifest, directory, wanted)?;
     let done = runs.run(wanted.is_nice, |ms| tell(ms.min(total), total));
@@ -133,7 +125,7 @@ impl Runs {
             (arguments, file)
         });
         let mut graph = Graph::new(directory);
-        let picture = graph.pictures(manifest.duration_ms(), &videos, wanted.layout);
+        let picture = graph.pictures(manifest, &videos, wanted.layout);
         let mixed = sound.as_ref().map(|(_, file)| graph.input_file(file));
         let mut all = graph.arguments();
         let (video_bps, audio_bps) = (wanted.video_bps, wanted.audio_bps);
@@ -193,15 +185,14 @@ fn is_usable(file: &RecordedFile) -> bool {
     file.frames > 0 && is_file_name(&file.name)
 }
 
-/// Where a picture is: left, top, width, height.
-type Place = [usize; 4];
-
 /// ffmpeg's inputs and the filters between them and what comes out.
 struct Graph<'a> {
     directory: &'a Path,
     inputs: Vec<String>,
     count: usize,
     filters: Vec<String>,
+    /// Pictures that lie over one another so far.
+    layers: usize,
 }
 
 impl<'a> Graph<'a> {
@@ -211,6 +202,7 @@ impl<'a> Graph<'a> {
             inputs: Vec::new(),
             count: 0,
             filters: Vec::new(),
+            layers: 0,
         }
     }
 
@@ -235,34 +227,69 @@ impl<'a> Graph<'a> {
     }
 
     /// Lays every file over a black picture, for as long as it lasts.
-    fn pictures(&mut self, ms: u64, tracks: &[&RecordedTrack], layout: Layout) -> String {
-        let seconds = seconds(ms as i64);
-        let base = format!("color=c=black:s={WIDTH}x{HEIGHT}:r={FRAME_RATE}:d={seconds}[p0]");
+    fn pictures(
+        &mut self,
+        manifest: &Manifest,
+        videos: &[&RecordedTrack],
+        layout: Layout,
+    ) -> String {
+        let ms = manifest.duration_ms();
+        let base = seconds(ms as i64);
+        let base = format!("color=c=black:s={WIDTH}x{HEIGHT}:r={FRAME_RATE}:d={base}[p0]");
         self.filters.push(base);
-        let places = places(tracks, layout);
-        let mut layers = 0;
-        for (track, [left, top, width, height]) in tracks.iter().zip(places) {
+        let has_stage = layout == Layout::Speaker && videos.len() > 1;
+        let turns = if has_stage {
+            turns(videos, &manifest.speakers, ms)
+        } else {
+            Vec::new()
+        };
+        let places = places(videos.len(), layout);
+        for (index, (track, place)) in videos.iter().zip(places).enumerate() {
+            let turns: Vec<Turn> = turns.iter().filter(|t| t.track == index).copied().collect();
             for file in track.files.iter().filter(|file| is_usable(file)) {
-                let input = self.input(file);
-                let from = file.offset_ms.max(0);
-                let (begin, end) = (seconds_of(from), seconds_of(from + file.duration_ms as i64));
-                self.filters.push(format!(
-                    "[{input}:v]setpts=PTS-STARTPTS+{begin}/TB,\
-                     scale={width}:{height}:force_original_aspect_ratio=decrease,\
-                     pad={width}:{height}:(ow-iw)/2:(oh-ih)/2,setsar=1[v{input}]"
-                ));
-                self.filters.push(format!(
-                    "[p{layers}][v{input}]overlay={left}:{top}:eof_action=pass:\
-                     enable='between(t,{begin},{end})'[p{}]",
-                    layers + 1
-                ));
-                layers += 1;
+                self.picture(file, place, &turns);
             }
         }
-        format!("p{layers}")
+        format!("p{}", self.layers)
     }
 
-    /// Mixes every file in at its time; silence stays where nothing was sent.
+    /// Lays one file over what is there: in its place, and large when it is its turn.
+    fn picture(&mut self, file: &RecordedFile, place: Place, turns: &[Turn]) {
+        let input = self.input(file);
+        let (from, to) = (file.offset_ms, file.offset_ms + file.duration_ms as i64);
+        let begin = seconds_of(from.max(0));
+        let overlap = |turn: &Turn| {
+            let (from, to) = (turn.from_ms.max(from), turn.to_ms.min(to));
+            (from < to).then(|| during(from, to))
+        };
+        let large: Vec<String> = turns.iter().filter_map(overlap).collect();
+        let mut shown = vec![(place, during(from, to))];
+        if !large.is_empty() {
+            shown.push((STAGE, large.join("+")));
+        }
+        let outputs: String = (0..shown.len())
+            .map(|n| format!("[v{input}_{n}]"))
+            .collect();
+        self.filters.push(format!(
+            "[{input}:v]setpts=PTS-STARTPTS+{begin}/TB,split={}{outputs}",
+            shown.len()
+        ));
+        for (n, ([left, top, width, height], when)) in shown.iter().enumerate() {
+            self.filters.push(format!(
+                "[v{input}_{n}]scale={width}:{height}:force_original_aspect_ratio=decrease,\
+                 pad={width}:{height}:(ow-iw)/2:(oh-ih)/2,setsar=1[s{input}_{n}]"
+            ));
+            self.filters.push(format!(
+                "[p{}][s{input}_{n}]overlay={left}:{top}:eof_action=pass:enable='{when}'[p{}]",
+                self.layers,
+                self.layers + 1
+            ));
+            self.layers += 1;
+        }
+    }
+
+    /// Mixes every file in at its time; silence stays where nothing was sent. Nothing is stretched:
+    /// ffmpeg 5 forgets what it has written when it begins to, and begins again.
     fn sounds(&mut self, tracks: &[&RecordedTrack]) -> Option<String> {
         let mut mixed = String::new();
         let mut count = 0;
@@ -273,7 +300,7 @@ impl<'a> Graph<'a> {
             let input = self.input(file);
             let delay = file.offset_ms.max(0);
             self.filters.push(format!(
-                "[{input}:a]aresample=48000:async=1000:first_pts=0,\
+                "[{input}:a]aresample=48000:async=1:min_hard_comp=0.02:first_pts=0,\
                  adelay={delay}:all=1[a{input}]"
             ));
             // Writing to a text cannot fail.
@@ -290,44 +317,13 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// Where each track is shown.
-fn places(tracks: &[&RecordedTrack], layout: Layout) -> Vec<Place> {
-    let count = tracks.len();
-    let is_column = layout == Layout::Speaker && count > 1;
-    if !is_column {
-        let across = (1..).find(|n| n * n >= count).unwrap_or(1).max(1);
-        let down = count.div_ceil(across).max(1);
-        let (width, height) = (even(WIDTH / across), even(HEIGHT / down));
-        return (0..count)
-            .map(|index| {
-                [
-                    index % across * width,
-                    index / across * height,
-                    width,
-                    height,
-                ]
-            })
-            .collect();
-    }
-    let is_screen = |track: &&RecordedTrack| track.source == "screen";
-    let main = tracks.iter().position(is_screen).unwrap_or(0);
-    let (large, small) = (even(WIDTH * 3 / 4), even(WIDTH / 4));
-    let height = even((HEIGHT / (count - 1)).min(HEIGHT / 4));
-    let mut row = 0;
-    (0..count)
-        .map(|index| {
-            if index == main {
-                return [0, 0, large, HEIGHT];
-            }
-            row += 1;
-            [large, (row - 1) * height, small, height]
-        })
-        .collect()
-}
-
-/// Chroma has half the pixels each way.
-fn even(pixels: usize) -> usize {
-    (pixels & !1).max(2)
+/// The time between two others, as ffmpeg tests for it.
+fn during(from_ms: i64, to_ms: i64) -> String {
+    format!(
+        "between(t,{},{})",
+        seconds_of(from_ms.max(0)),
+        seconds_of(to_ms)
+    )
 }
 
 fn seconds_of(ms: i64) -> String {
@@ -341,43 +337,14 @@ fn seconds(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::manifest::{RecordedFile, State};
-
-    fn track(kind: &str, source: &str, offset_ms: i64) -> RecordedTrack {
-        RecordedTrack {
-            track_id: "t".to_owned(),
-            participant_id: "p".to_owned(),
-            kind: kind.to_owned(),
-            source: source.to_owned(),
-            files: vec![RecordedFile {
-                name: format!("{source}-{offset_ms}.webm"),
-                codec: "vp8".to_owned(),
-                offset_ms,
-                duration_ms: 1500,
-                frames: 3,
-                bytes: 9,
-                width: 320,
-                height: 240,
-            }],
-            gaps: Vec::new(),
-            gap_count: 0,
-        }
-    }
+    use crate::record::fixture::recorded;
+    use crate::record::order::RecordingId;
 
     fn manifest(tracks: Vec<RecordedTrack>) -> Manifest {
-        Manifest {
-            id: "rec_0".to_owned(),
-            room: "r".to_owned(),
-            state: State::Finished,
-            started_at: 0,
-            ended_at: None,
-            end_reason: None,
-            directory: "r".to_owned(),
-            participants: Vec::new(),
-            tracks,
-            composed: None,
-            uploaded_to: None,
-        }
+        let id = RecordingId::new(0);
+        let mut manifest = Manifest::new(&id, "r", 0, Path::new("r"));
+        manifest.tracks = tracks;
+        manifest
     }
 
     fn wanted(out: &str) -> Wanted {
@@ -393,8 +360,8 @@ mod tests {
     #[test]
     fn every_file_is_in_at_its_time() {
         let manifest = manifest(vec![
-            track("audio", "microphone", 20),
-            track("video", "camera", 1040),
+            recorded("p", "microphone", 20, 1500),
+            recorded("p", "camera", 1040, 1500),
         ]);
         let Runs { sound, all } = Runs::new(&manifest, Path::new("/r"), &wanted("o.webm")).unwrap();
         let (sound, file) = sound.unwrap();
@@ -406,28 +373,10 @@ mod tests {
     }
 
     #[test]
-    fn no_two_pictures_of_a_layout_meet() {
-        for layout in [Layout::Grid, Layout::Speaker] {
-            for count in 1..30 {
-                let tracks: Vec<_> = (0..count).map(|n| track("video", "camera", n)).collect();
-                let places = places(&tracks.iter().collect::<Vec<_>>(), layout);
-                assert_eq!(places.len(), count as usize);
-                for (index, [left, top, width, height]) in places.iter().enumerate() {
-                    assert!(left + width <= WIDTH && top + height <= HEIGHT);
-                    for [l, t, w, h] in &places[index + 1..] {
-                        let is_beside = left + width <= *l || l + w <= *left;
-                        assert!(is_beside || top + height <= *t || t + h <= *top);
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
     fn what_cannot_be_composed_is_said() {
         let nothing = Runs::new(&manifest(Vec::new()), Path::new("/r"), &wanted("o.webm"));
         assert!(matches!(nothing, Err(ComposeError::Nothing)));
-        let one = manifest(vec![track("video", "screen", 0)]);
+        let one = manifest(vec![recorded("p", "screen", 0, 1500)]);
         let format = Runs::new(&one, Path::new("/r"), &wanted("o.avi"));
         assert!(matches!(format, Err(ComposeError::Format(_))));
         let mut outside = one;

@@ -17,12 +17,15 @@ pub enum Format {
     Webm,
     /// Fragmented MP4; VP8 and VP9 in WebM, where players look for them.
     Mp4,
+    /// WebM, or Matroska for H264, with frames that only their senders' key opens.
+    Opaque,
 }
 
 impl Format {
     /// Whether a codec goes into MP4.
     fn is_mp4(self, codec: Codec) -> bool {
         match codec {
+            _ if self == Self::Opaque => false,
             Codec::H264 => true,
             Codec::Vp8 | Codec::Vp9 => false,
             Codec::Opus | Codec::Av1 => self == Self::Mp4,
@@ -32,7 +35,11 @@ impl Format {
     /// How the names of its files end.
     #[must_use]
     pub fn extension(self, codec: Codec) -> &'static str {
-        if self.is_mp4(codec) { "mp4" } else { "webm" }
+        match self {
+            Self::Opaque if codec == Codec::H264 => "mkv",
+            _ if self.is_mp4(codec) => "mp4",
+            _ => "webm",
+        }
     }
 }
 
@@ -61,7 +68,8 @@ impl Container {
         Ok(if format.is_mp4(codec) {
             Self::Mp4(Mp4::new(file, codec, setup)?)
         } else {
-            Self::Webm(Webm::new(file, codec, setup)?)
+            let is_encrypted = format == Format::Opaque;
+            Self::Webm(Webm::new(file, codec, setup, is_encrypted)?)
         })
     }
 

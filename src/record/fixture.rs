@@ -1,11 +1,14 @@
 //! What tests of several files are made of.
 
 use std::fs;
+use std::io::{self, Cursor, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use super::depacketise::Setup;
 use super::ebml::{Head, Id};
+use super::manifest::{RecordedFile, RecordedTrack};
+use super::pieces::Truncate;
 use crate::engine::codec::{Codec, Size};
 use crate::engine::command::{Kind, Source, TrackInfo};
 use crate::engine::copies::CopiedPacket;
@@ -47,6 +50,32 @@ pub(super) fn packet(seq: u64, arrived: Instant) -> CopiedPacket {
     }
 }
 
+/// What a manifest says of a track with one file.
+pub(super) fn recorded(who: &str, source: &str, offset_ms: i64, duration_ms: u64) -> RecordedTrack {
+    let (kind, width, height) = match source {
+        "microphone" => ("audio", 0, 0),
+        _ => ("video", 320, 240),
+    };
+    RecordedTrack {
+        track_id: "t".to_owned(),
+        participant_id: who.to_owned(),
+        kind: kind.to_owned(),
+        source: source.to_owned(),
+        files: vec![RecordedFile {
+            name: format!("{source}-{offset_ms}.webm"),
+            codec: "vp8".to_owned(),
+            offset_ms,
+            duration_ms,
+            frames: 3,
+            bytes: 9,
+            width,
+            height,
+        }],
+        gaps: Vec::new(),
+        gap_count: 0,
+    }
+}
+
 /// The children of a Matroska file's segment: ID, place in the file, size.
 pub(super) fn children(file: &[u8]) -> Vec<(Id, usize, usize)> {
     const SEGMENT: Id = 0x1853_8067;
@@ -68,6 +97,90 @@ pub(super) fn children(file: &[u8]) -> Vec<(Id, usize, usize)> {
         at += size;
     }
     found
+}
+
+impl Truncate for Cursor<Vec<u8>> {
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.get_mut().truncate(length as usize);
+        Ok(())
+    }
+}
+
+type Repair = fn(&mut Cursor<Vec<u8>>) -> io::Result<u64>;
+
+/// A file of five pieces, each of a second, lasts as long as what was left of it, wherever it was
+/// cut; one that was not cut stays as it is. `pieces` counts those of a repaired file.
+pub(super) fn assert_cuts_are_repaired(
+    whole: &[u8],
+    first_piece: usize,
+    repair: Repair,
+    pieces: impl Fn(&[u8]) -> usize,
+) {
+    for length in (first_piece..whole.len()).step_by(97) {
+        let mut file = Cursor::new(whole[..length].to_vec());
+        let ms = repair(&mut file).unwrap();
+        let left = pieces(&file.into_inner());
+        assert_eq!(ms, left as u64 * 1000, "cut at {length}");
+    }
+    let mut file = Cursor::new(whole.to_vec());
+    assert_eq!(repair(&mut file).unwrap(), 5000);
+    assert!(file.into_inner() == whole, "a finished file was changed");
+}
+
+/// Whatever is written over its beginning, a file is refused or repaired.
+pub(super) fn assert_damage_is_survived(whole: &[u8], repair: Repair) {
+    let mut state = 1_u64;
+    let mut random = |below: usize| {
+        // Knuth's MMIX.
+        state = state.wrapping_mul(6_364_136_223_846_793_005);
+        state = state.wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for _ in 0..500 {
+        let mut file = whole.to_vec();
+        let at = random(900);
+        for byte in &mut file[at..][..random(20)] {
+            *byte = random(256) as u8;
+        }
+        // Without a panic, and without an end that is not reached.
+        let _ = repair(&mut Cursor::new(file));
+    }
+}
+
+/// A disk with so many bytes left.
+#[derive(Debug)]
+pub(super) struct Disk {
+    pub(super) file: Cursor<Vec<u8>>,
+    pub(super) left: usize,
+}
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let fits = bytes.len().min(self.left);
+        if fits == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.left -= fits;
+        self.file.write(&bytes[..fits])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Disk {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+impl Truncate for Disk {
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        let before = self.file.get_ref().len();
+        self.left += before.saturating_sub(length as usize);
+        self.file.truncate(length)
+    }
 }
 
 /// A directory of this test's own, gone when the test is.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::order::{Layer, RecordingId};
 use crate::engine::codec::Codec;
 use crate::engine::command::{Kind, Source};
 
@@ -18,6 +19,12 @@ pub const MAX_GAPS: usize = 1000;
 
 /// Participants that are told. Further ones are recorded, but not named.
 pub const MAX_PARTICIPANTS: usize = 10_000;
+
+/// Changes of who speaks that are told. Further ones are not.
+pub const MAX_SPEAKERS: usize = 10_000;
+
+/// Someone who speaks for less long than this was not meant to be looked at, in milliseconds.
+const SPEAKER_MS: u64 = 1000;
 
 /// A recording: of whom, of what, in which files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -43,6 +50,15 @@ pub struct Manifest {
     pub participants: Vec<Person>,
     /// What they published, in the order it was first heard or seen.
     pub tracks: Vec<RecordedTrack>,
+    /// Which layer of videos in several sizes was recorded.
+    #[serde(default)]
+    pub layer: Layer,
+    /// Whether its frames are as the participants encrypted them: only their key opens them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opaque: bool,
+    /// Who spoke from when on, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub speakers: Vec<Speaking>,
     /// What was made of it: a file of all tracks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub composed: Option<String>,
@@ -79,6 +95,8 @@ pub enum EndReason {
     DiskFull,
     /// A file could not be written.
     WriteFailed,
+    /// Someone came who encrypts end to end, and the recording was not to be `opaque`.
+    Encrypted,
     /// The server ended without a word.
     Interrupted,
 }
@@ -100,6 +118,16 @@ pub struct Person {
     /// When it left, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_ms: Option<u64>,
+}
+
+/// Someone who speaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Speaking {
+    /// From when on, in milliseconds of the recording.
+    pub at_ms: u64,
+    /// Who.
+    pub participant_id: String,
 }
 
 /// A track and its files.
@@ -164,11 +192,50 @@ pub struct Gap {
 pub enum GapReason {
     /// Packets were lost on the way to the server, or the recorder could not keep up.
     Loss,
-    /// The participant's clock was set.
+    /// The source stood still for a while, or its participant's clock was set.
     Clock,
 }
 
 impl Manifest {
+    /// One of a recording that begins.
+    #[must_use]
+    pub fn new(id: &RecordingId, room: &str, started_at: u64, directory: &Path) -> Self {
+        Self {
+            id: id.as_str().to_owned(),
+            room: room.to_owned(),
+            state: State::Recording,
+            started_at,
+            ended_at: None,
+            end_reason: None,
+            directory: directory.display().to_string(),
+            participants: Vec::new(),
+            tracks: Vec::new(),
+            layer: Layer::default(),
+            opaque: false,
+            speakers: Vec::new(),
+            composed: None,
+            uploaded_to: None,
+        }
+    }
+
+    /// Someone speaks from here on. Whoever spoke for a moment only is not told.
+    pub fn add_speaker(&mut self, at_ms: u64, participant_id: &str) {
+        if self
+            .speakers
+            .last()
+            .is_some_and(|last| at_ms < last.at_ms + SPEAKER_MS)
+        {
+            self.speakers.pop();
+        }
+        let is_new = |last: &Speaking| last.participant_id != participant_id;
+        if self.speakers.last().is_none_or(is_new) && self.speakers.len() < MAX_SPEAKERS {
+            self.speakers.push(Speaking {
+                at_ms,
+                participant_id: participant_id.to_owned(),
+            });
+        }
+    }
+
     /// Writes it into `directory` so that a reader sees the old or the new one, never a half.
     ///
     /// # Errors
@@ -238,5 +305,30 @@ pub fn source_name(source: Source) -> &'static str {
         Source::Camera => "camera",
         Source::Screen => "screen",
         Source::ScreenAudio => "screen-audio",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_speaks_for_a_moment_only_is_not_told() {
+        let id = RecordingId::new(1);
+        let mut manifest = Manifest::new(&id, "daily", 0, Path::new("daily"));
+        for (at_ms, who) in [
+            (0, "ada"),
+            (5000, "ben"),
+            (5500, "ada"),
+            (9000, "cy"),
+            (9300, "ben"),
+        ] {
+            manifest.add_speaker(at_ms, who);
+        }
+        let told = manifest
+            .speakers
+            .iter()
+            .map(|s| (s.at_ms, &*s.participant_id));
+        assert_eq!(told.collect::<Vec<_>>(), [(0, "ada"), (9300, "ben")]);
     }
 }

@@ -14,10 +14,12 @@ mod ebml;
 #[cfg(test)]
 mod fixture;
 pub mod jitter;
+pub mod layout;
 pub mod manifest;
 pub mod mp4;
 pub mod opus;
 pub mod order;
+pub mod pieces;
 mod recorder;
 mod recording;
 #[cfg(test)]
@@ -33,7 +35,7 @@ use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::mpsc;
 
 use crate::engine::copies::Copied;
@@ -50,8 +52,10 @@ pub const ORDER_QUEUE: usize = 4096;
 /// Notices waiting for the signalling thread. When full, the recorder keeps them.
 pub const NOTICE_QUEUE: usize = 1024;
 
-/// How often the recorder looks at the time, and how often while nothing is recorded.
-const TICK: Duration = Duration::from_millis(50);
+/// How often the recorder looks for copies and at the time, and how often while nothing is
+/// recorded. It does not wait for copies: each would have to wake it, which costs more than to
+/// write it.
+const TICK: Duration = Duration::from_millis(10);
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
 /// Copies taken between two looks at the time.
@@ -85,8 +89,7 @@ pub struct Desk {
     pub notices: mpsc::Receiver<Notice>,
 }
 
-/// Starts the recorder's thread. It ends, and finishes all files, when both the orders' and the
-/// copies' senders are gone.
+/// Starts the recorder's thread. It ends, and finishes all files, when the orders' sender is gone.
 ///
 /// # Errors
 ///
@@ -112,24 +115,16 @@ fn run(
     let mut waiting: Option<Notice> = None;
     loop {
         let tick = if recorder.is_idle() { IDLE_TICK } else { TICK };
-        select! {
-            recv(orders) -> order => match order {
-                Ok(order) => recorder.handle_order(clock(), order),
-                Err(_) => break,
-            },
-            recv(copies) -> copied => match copied {
-                Ok(copied) => {
-                    recorder.handle_copied(clock(), copied);
-                    for copied in copies.try_iter().take(COPIES_PER_TURN) {
-                        recorder.handle_copied(clock(), copied);
-                    }
-                }
-                // The shards have ended, and with them soon the orders.
-                Err(_) => break,
-            },
-            default(tick) => {}
+        match orders.recv_timeout(tick) {
+            Ok(order) => recorder.handle_order(clock(), order),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
         }
-        recorder.handle_timeout(clock());
+        let now = clock();
+        for copied in copies.try_iter().take(COPIES_PER_TURN) {
+            recorder.handle_copied(now, copied);
+        }
+        recorder.handle_timeout(now);
         while let Some(notice) = waiting.take().or_else(|| recorder.poll_notice()) {
             match tell.try_send(notice) {
                 Ok(()) => {}

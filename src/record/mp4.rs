@@ -9,6 +9,7 @@ mod repair;
 use std::io::{self, Seek, SeekFrom, Write};
 
 use super::depacketise::Setup;
+use super::pieces::{Entry, Pieces, Truncate};
 use crate::engine::codec::Codec;
 pub use repair::repair;
 
@@ -41,10 +42,9 @@ const COUNT_AT: usize = TIME_AT + 8 + 12;
 /// A file that is being written.
 #[derive(Debug)]
 pub struct Mp4<W> {
-    out: W,
+    file: Pieces<W>,
     /// Where the file's duration is filled in.
     duration_at: u64,
-    written: u64,
     fragments: u32,
     samples: Vec<Sample>,
     data: Vec<u8>,
@@ -59,27 +59,17 @@ struct Sample {
     is_keyframe: bool,
 }
 
-/// A fragment that a player can begin with.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    ms: u64,
-    /// Where its `moof` is.
-    at: u64,
-}
-
-impl<W: Write + Seek> Mp4<W> {
+impl<W: Write + Seek + Truncate> Mp4<W> {
     /// Begins a file; `None` for a codec that goes into another container.
     ///
     /// # Errors
     ///
     /// What the file system says.
-    pub fn new(mut out: W, codec: Codec, setup: Option<&Setup>) -> io::Result<Self> {
+    pub fn new(out: W, codec: Codec, setup: Option<&Setup>) -> io::Result<Self> {
         let (head, duration_at) = head(codec, setup);
-        out.write_all(&head)?;
         Ok(Self {
-            out,
+            file: Pieces::new(out, &head)?,
             duration_at,
-            written: head.len() as u64,
             fragments: 0,
             samples: Vec::new(),
             data: Vec::new(),
@@ -125,20 +115,16 @@ impl<W: Write + Seek> Mp4<W> {
     /// What the file system says.
     pub fn finish(mut self, end_ms: u64) -> io::Result<W> {
         self.end_fragment(Some(end_ms))?;
-        close(
-            &mut self.out,
-            self.duration_at,
-            self.written,
-            &self.index,
-            end_ms,
-        )?;
-        Ok(self.out)
+        let end = self.file.written();
+        let mut out = self.file.into_inner();
+        close(&mut out, self.duration_at, end, &self.index, end_ms)?;
+        Ok(out)
     }
 
     /// Bytes written so far.
     #[must_use]
     pub fn written(&self) -> u64 {
-        self.written
+        self.file.written()
     }
 
     /// Writes the open fragment, after which the next frame is at `next_ms`, if that is known.
@@ -146,15 +132,11 @@ impl<W: Write + Seek> Mp4<W> {
         let Some(first) = self.samples.first().copied() else {
             return Ok(());
         };
-        if first.is_keyframe {
-            let at = self.written;
-            self.index.push(Entry { ms: first.ms, at });
-        }
-        self.fragments += 1;
+        let number = self.fragments + 1;
         let moof_bytes = MOOF_HEAD_BYTES + self.samples.len() * ENTRY_BYTES;
         let mut out = Vec::with_capacity(moof_bytes + 8 + self.data.len());
         append_box(&mut out, b"moof", |moof| {
-            append_full(moof, b"mfhd", 0, |b| append_u32(b, self.fragments));
+            append_full(moof, b"mfhd", 0, |b| append_u32(b, number));
             append_box(moof, b"traf", |traf| {
                 // Offsets count from the `moof` (§8.8.7.1).
                 append_full(traf, b"tfhd", 0x0002_0000, |b| append_u32(b, TRACK));
@@ -176,9 +158,14 @@ impl<W: Write + Seek> Mp4<W> {
         );
         append_u32(&mut out, (8 + self.data.len()) as u32);
         out.extend_from_slice(b"mdat");
-        out.append(&mut self.data);
-        self.out.write_all(&out)?;
-        self.written += out.len() as u64;
+        out.extend_from_slice(&self.data);
+        // A fragment that does not fit waits for another try.
+        let at = self.file.append(&out)?;
+        self.fragments = number;
+        if first.is_keyframe {
+            self.index.push(Entry { ms: first.ms, at });
+        }
+        self.data.clear();
         self.samples.clear();
         Ok(())
     }

@@ -1,8 +1,12 @@
 //! The vocabulary between control and the recorder: [`Order`] in, [`Notice`] out.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use utoipa::ToSchema;
 
 use super::manifest::{EndReason, Manifest};
+use crate::engine::command::{Copying, Quality};
 use crate::id::{PeerId, RecordingNumber, RoomId};
 use crate::mailbox::CommandSender;
 
@@ -21,6 +25,8 @@ pub enum Order {
         shard: CommandSender,
         /// When it begins, in milliseconds since 1970.
         unix_ms: u64,
+        /// What is recorded.
+        mode: Mode,
     },
     /// Somebody is in a recorded room.
     Joined {
@@ -39,6 +45,13 @@ pub enum Order {
         number: RecordingNumber,
         /// Who.
         peer: PeerId,
+    },
+    /// Somebody else in a recorded room speaks, or nobody does.
+    Speaks {
+        /// Of which recording.
+        number: RecordingNumber,
+        /// Who, of those who speak the one who has for longest.
+        peer: Option<PeerId>,
     },
     /// End a recording. What is on its way is still written.
     Stop {
@@ -68,6 +81,70 @@ pub enum Notice {
         /// What it is.
         manifest: Box<Manifest>,
     },
+    /// One file was made of a recording.
+    Composed(Box<Manifest>),
+    /// A recording is in the object store.
+    Uploaded(Box<Manifest>),
+}
+
+/// Which layer of a video that comes in several sizes is recorded.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// The largest that arrives.
+    #[default]
+    Best,
+    /// The second smallest.
+    Medium,
+    /// The smallest.
+    Low,
+}
+
+/// What of a room is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mode {
+    /// Of videos in several sizes.
+    pub layer: Layer,
+    /// Frames are recorded as they are: the participants encrypt them end to end.
+    pub is_opaque: bool,
+}
+
+impl Mode {
+    /// What the engine is to copy for it.
+    #[must_use]
+    pub fn copying(self, recording: RecordingNumber) -> Copying {
+        Copying {
+            recording,
+            quality: match self.layer {
+                Layer::Best => Quality::High,
+                Layer::Medium => Quality::Medium,
+                Layer::Low => Quality::Low,
+            },
+            is_opaque: self.is_opaque,
+        }
+    }
+}
+
+/// How a room is to be recorded; what is left out is as the server is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema, JsonSchema)]
+pub struct RecordingRequest {
+    /// Which layer of a video that comes in several sizes.
+    pub layer: Option<Layer>,
+    /// Whether frames that clients encrypt end to end are recorded as they are.
+    pub opaque: Option<bool>,
+}
+
+impl RecordingRequest {
+    /// What is recorded, where `default` holds for what is left out.
+    #[must_use]
+    pub fn mode(self, default: Mode) -> Mode {
+        Mode {
+            layer: self.layer.unwrap_or(default.layer),
+            is_opaque: self.opaque.unwrap_or(default.is_opaque),
+        }
+    }
 }
 
 /// What a recording is called: `rec_` and 16 hexadecimal digits.

@@ -12,7 +12,7 @@ use super::after::After;
 use super::container;
 use super::manifest::{EndReason, FILE_NAME, Manifest, State};
 use super::order::{Notice, Order};
-use super::recording::Recording;
+use super::recording::{RESERVE_NAME, Recording};
 use crate::engine::copies::Copied;
 use crate::id::RecordingNumber;
 
@@ -93,6 +93,11 @@ impl Recorder {
                     recording.handle_left(now, peer);
                 }
             }
+            Order::Speaks { number, peer } => {
+                if let Some(recording) = self.live.get_mut(&number) {
+                    recording.handle_speaker(now, peer);
+                }
+            }
             Order::Stop { number, reason } => {
                 if let Some(recording) = self.live.get_mut(&number) {
                     recording.end(now + self.options.jitter.max, reason);
@@ -116,25 +121,16 @@ impl Recorder {
             room,
             shard,
             unix_ms,
+            mode,
         } = order
         else {
             return;
         };
         let relative = self.options.template.fill(&room, &id, unix_ms);
         let directory = self.options.path.join(&relative);
-        let manifest = Manifest {
-            id: id.as_str().to_owned(),
-            room: room.to_string(),
-            state: State::Recording,
-            started_at: unix_ms,
-            ended_at: None,
-            end_reason: None,
-            directory: relative.display().to_string(),
-            participants: Vec::new(),
-            tracks: Vec::new(),
-            composed: None,
-            uploaded_to: None,
-        };
+        let mut manifest = Manifest::new(&id, room.as_str(), unix_ms, &relative);
+        manifest.layer = mode.layer;
+        manifest.opaque = mode.is_opaque;
         let copy = manifest.clone();
         if !self.has_room() {
             return self.refuse(number, manifest, EndReason::DiskFull);
@@ -188,10 +184,13 @@ impl Recorder {
             }
             self.finish_if_over(now, number);
         }
-        while let Some(done) = self.after.as_ref().and_then(After::poll) {
-            if let Some(known) = self.known.iter_mut().find(|one| one.id == done.id) {
-                *known = done;
+        while let Some(notice) = self.after.as_ref().and_then(After::poll) {
+            if let Notice::Composed(done) | Notice::Uploaded(done) = &notice
+                && let Some(known) = self.known.iter_mut().find(|one| one.id == done.id)
+            {
+                known.clone_from(done);
             }
+            self.notices.push_back(notice);
         }
         if now >= self.next_space {
             self.next_space = now + SPACE_EVERY;
@@ -283,11 +282,15 @@ impl Recorder {
             return;
         };
         let oldest = super::unix_ms().saturating_sub(keep.as_millis() as u64);
-        let is_old = |manifest: &Manifest| manifest.ended_at.is_some_and(|at| at < oldest);
-        while self.known.front().is_some_and(is_old) {
-            let Some(manifest) = self.known.pop_front() else {
-                return;
-            };
+        // What an object store has not taken yet is nowhere else.
+        let is_due = |manifest: &Manifest| {
+            let is_old = manifest.ended_at.is_some_and(|at| at < oldest);
+            is_old && (self.options.after.target.is_none() || manifest.uploaded_to.is_some())
+        };
+        let (due, kept) = self.known.drain(..).partition(is_due);
+        self.known = kept;
+        let due: VecDeque<Manifest> = due;
+        for manifest in due {
             let directory = self.options.path.join(&manifest.directory);
             match fs::remove_dir_all(&directory) {
                 Ok(()) => tracing::info!(recording = manifest.id, "deleted: older than it may be"),
@@ -382,6 +385,8 @@ pub(super) fn is_file_name(name: &str) -> bool {
 /// repaired is left as it is, and logged.
 pub fn repair(directory: &Path, manifest: &mut Manifest) -> io::Result<()> {
     let _lock = lock(directory)?;
+    // A recording that has ended needs it no longer; one from elsewhere may have none.
+    let _ = fs::remove_file(directory.join(RESERVE_NAME));
     for file in manifest
         .tracks
         .iter_mut()

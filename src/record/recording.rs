@@ -25,6 +25,12 @@ const SAVE_EVERY: Duration = Duration::from_secs(2);
 /// How often a publisher is asked for the keyframe that a track waits for.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
+/// Kept free on the disk so that a recording can be ended where nothing else fits any more: the
+/// last pieces and the indexes of its files, and its manifest. What needs more loses its last
+/// second.
+const RESERVE_BYTES: usize = 256 << 10;
+pub(super) const RESERVE_NAME: &str = ".reserve";
+
 /// A recording that goes on.
 #[derive(Debug)]
 pub(super) struct Recording {
@@ -57,6 +63,7 @@ impl Recording {
     ) -> io::Result<Self> {
         std::fs::create_dir_all(&directory)?;
         let lock = lock(&directory)?;
+        std::fs::write(directory.join(RESERVE_NAME), vec![0xFF; RESERVE_BYTES])?;
         manifest.save(&directory)?;
         Ok(Self {
             directory,
@@ -84,7 +91,9 @@ impl Recording {
                     if self.tracks.len() == MAX_TRACKS {
                         return Ok(());
                     }
-                    let track = Recorded::new(&packet.track, self.started, &self.options);
+                    let is_opaque = self.manifest.opaque;
+                    let track =
+                        Recorded::new(&packet.track, self.started, &self.options, is_opaque);
                     self.tracks.insert(id, track);
                     self.order.push(id);
                 }
@@ -135,6 +144,15 @@ impl Recording {
         }
     }
 
+    /// Whoever spoke last stays in the picture while nobody speaks.
+    pub(super) fn handle_speaker(&mut self, now: Instant, peer: Option<PeerId>) {
+        if let Some(peer) = peer {
+            let at_ms = self.ms(now);
+            self.manifest.add_speaker(at_ms, &peer.to_string());
+            self.is_changed = true;
+        }
+    }
+
     /// Ends it once what is on its way has come. The first reason counts.
     pub(super) fn end(&mut self, at: Instant, reason: EndReason) -> bool {
         let is_first = self.ending.is_none();
@@ -173,6 +191,9 @@ impl Recording {
 
     /// Closes all files. What cannot be written is left to `corelay record repair`.
     pub(super) fn finish(mut self, now: Instant) -> Manifest {
+        if let Err(error) = std::fs::remove_file(self.directory.join(RESERVE_NAME)) {
+            tracing::warn!(%error, "the space that is kept for the end cannot be had");
+        }
         let mut state = State::Finished;
         for (id, track) in &mut self.tracks {
             if let Err(error) = track.finish(&self.directory) {

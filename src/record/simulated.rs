@@ -4,10 +4,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::after;
+use super::compose;
 use super::container::Format;
 use super::fixture::{Directory, children, start};
+use super::layout::Layout;
 use super::manifest::{EndReason, GapReason, Manifest, State};
-use super::order::{Notice, Order, RecordingId};
+use super::order::{Mode, Notice, Order, RecordingId};
 use super::recorder::Recorder;
 use super::template::Template;
 use super::{Options, jitter};
@@ -42,6 +44,10 @@ const NUMBER: RecordingNumber = RecordingNumber::new(7);
 
 impl Rig {
     fn new(options: Options) -> Self {
+        Self::recording(options, Mode::default())
+    }
+
+    fn recording(options: Options, mode: Mode) -> Self {
         let now = start();
         let (shard, asked) = mailbox::commands(ShardId::new(0), Waker::new(|| {}));
         let mut recorder = Recorder::new(now, options, None);
@@ -53,6 +59,7 @@ impl Rig {
                 room: RoomId::parse("daily").unwrap(),
                 shard,
                 unix_ms: 1_700_000_000_000,
+                mode,
             },
         );
         Self {
@@ -119,7 +126,7 @@ impl Rig {
             match self.recorder.poll_notice() {
                 Some(Notice::Finished { manifest, .. }) => return *manifest,
                 Some(Notice::Ending { .. }) => {}
-                None => panic!("it does not finish"),
+                other => panic!("it does not finish: {other:?}"),
             }
         }
     }
@@ -224,4 +231,55 @@ fn recordings_that_are_too_old_are_deleted() {
     );
     recorder.handle_timeout(start());
     assert!(!path.exists());
+}
+
+#[test]
+fn encrypted_frames_are_kept_as_they_are_and_nobody_makes_a_film_of_them() {
+    let directory = Directory::new("opaque");
+    let mode = Mode {
+        is_opaque: true,
+        ..Mode::default()
+    };
+    let mut rig = Rig::recording(options(&directory), mode);
+    // Without a keyframe that anybody could tell.
+    for step in 0..50_u64 {
+        rig.send(
+            Kind::Video,
+            step,
+            step as u32 * 3600,
+            &[0x10, 0xFF, step as u8],
+        );
+        rig.pass(40 * MS);
+    }
+    let manifest = rig.finish();
+    let path = directory.0.join(&manifest.directory);
+    let file = &manifest.tracks[0].files[0];
+    assert_eq!((manifest.opaque, file.frames), (true, 50));
+    let bytes = fs::read(path.join(&file.name)).unwrap();
+    assert!(children(&bytes).len() >= 5);
+    let says_so = [0x50, 0x35, 0x84, 0x47, 0xE1, 0x81, 5];
+    assert!(bytes.windows(says_so.len()).any(|at| at == says_so));
+    let wanted = compose::Wanted {
+        layout: Layout::Grid,
+        out: path.join("all.webm"),
+        video_bps: 1,
+        audio_bps: 1,
+        is_nice: false,
+    };
+    let refused = compose::compose(&path, &wanted, |_, _| {});
+    assert!(matches!(refused, Err(compose::ComposeError::Opaque)));
+}
+
+#[test]
+fn who_speaks_is_told_in_the_manifest() {
+    let directory = Directory::new("speaks");
+    let mut rig = Rig::new(options(&directory));
+    let number = NUMBER;
+    for peer in [Some(PeerId::new(1)), None, Some(PeerId::new(2))] {
+        rig.recorder
+            .handle_order(rig.now, Order::Speaks { number, peer });
+        rig.two_seconds(|_| false);
+    }
+    let told: Vec<_> = rig.finish().speakers.iter().map(|s| s.at_ms).collect();
+    assert_eq!(told, [0, 4000]);
 }

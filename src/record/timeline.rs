@@ -5,7 +5,9 @@
 //! some 100 ppm, which is a third of a second in an hour. The sender reports of a participant tie
 //! the clocks of all its tracks to one other clock, its own. So a track's place on that clock is
 //! found by its first report, and its drift from there is taken back little by little, less than
-//! anybody hears. The participant's clock is tied to ours by when its reports arrive.
+//! anybody hears. What stood still, as a sound card does that was not read in time, counts fewer
+//! samples than time has passed, all at once: it is moved at once, too. The participant's clock is
+//! tied to ours by when its reports arrive.
 
 use std::time::Instant;
 
@@ -16,7 +18,10 @@ const MAX_SLEW_PER_MILLE: i64 = 5;
 /// is the same for all of its tracks.
 const MAX_SHIFT_SLEW_PER_MILLE: i64 = 1;
 
-/// A clock that is off by more than this was set, not drifting: it is followed at once.
+/// A track that is off by more than this stood still, it did not drift: it is moved at once.
+const STALL_US: i64 = 30_000;
+
+/// A participant's clock that is off by more than this was set, not drifting.
 const STEP_US: i64 = 1_000_000;
 
 /// How many reports in a row must be off by that much before the one after them is believed.
@@ -148,7 +153,7 @@ impl Timeline {
             self.offset_us += off;
             return None;
         }
-        if off.abs() < STEP_US {
+        if off.abs() < STALL_US {
             self.owed_us = off;
             return None;
         }
@@ -355,6 +360,17 @@ mod tests {
         line.handle_change();
         assert_eq!(line.handle_frame(999_999, 67_000), 33_333 + 34_000);
         assert_eq!(line.handle_frame(999_999 + 3_000, 100_000), 67_333 + 33_333);
+    }
+
+    #[test]
+    fn a_source_that_stood_still_is_moved_by_as_long_at_its_next_report() {
+        let mut line = Timeline::new(48_000);
+        line.handle_frame(0, 0);
+        line.handle_report(0, 0);
+        // 120 ms of samples were never taken.
+        line.handle_frame(48_000, 1_120_000);
+        assert_eq!(line.handle_report(48_000, 1_120_000), Some(120_000));
+        assert_eq!(line.handle_frame(48_960, 1_140_000), 1_140_000);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! One recorded track: its packets become frames, its frames files.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Options;
-use super::container::{Container, Format};
+use super::container::{self, Container, Format};
 use super::depacketise::{Depacketiser, Frame, Part, Setup};
 use super::jitter::{self, JitterBuffer, Next};
 use super::manifest::{
@@ -36,6 +37,8 @@ pub(super) struct Recorded {
     started: Instant,
     options: jitter::Options,
     format: Format,
+    /// Its frames are encrypted: nobody here can tell what they are.
+    is_opaque: bool,
     /// Of which layer and codec the packets are.
     stream: Option<(u8, Codec)>,
     buffer: JitterBuffer,
@@ -68,7 +71,12 @@ struct OpenFile {
 }
 
 impl Recorded {
-    pub(super) fn new(info: &TrackInfo, started: Instant, options: &Options) -> Self {
+    pub(super) fn new(
+        info: &TrackInfo,
+        started: Instant,
+        options: &Options,
+        is_opaque: bool,
+    ) -> Self {
         let Options {
             format,
             jitter: options,
@@ -78,10 +86,11 @@ impl Recorded {
             info: info.clone(),
             started,
             options,
-            format,
+            format: if is_opaque { Format::Opaque } else { format },
+            is_opaque,
             stream: None,
             buffer: JitterBuffer::new(options),
-            depacketiser: Depacketiser::new(Codec::Opus),
+            depacketiser: Depacketiser::new(Codec::Opus, is_opaque),
             timeline: Timeline::new(1),
             reports: BTreeMap::new(),
             file: None,
@@ -109,7 +118,7 @@ impl Recorded {
         let stream = (packet.layer, packet.codec);
         if self.stream != Some(stream) {
             self.drain(directory)?;
-            self.begin(stream)?;
+            self.begin(stream, directory)?;
         }
         self.buffer.handle_packet(packet);
         Ok(())
@@ -150,7 +159,7 @@ impl Recorded {
     pub(super) fn finish(&mut self, directory: &Path) -> io::Result<()> {
         self.drain(directory)?;
         self.stream = None;
-        self.end_file()
+        self.end_file(directory)
     }
 
     /// Whether only a keyframe lets it go on.
@@ -164,13 +173,13 @@ impl Recorded {
         (&self.told, is_changed)
     }
 
-    fn begin(&mut self, stream: (u8, Codec)) -> io::Result<()> {
+    fn begin(&mut self, stream: (u8, Codec), directory: &Path) -> io::Result<()> {
         let before = self.stream.replace(stream);
         let (layer, codec) = stream;
         self.buffer = JitterBuffer::new(self.options);
-        self.depacketiser = Depacketiser::new(codec);
+        self.depacketiser = Depacketiser::new(codec, self.is_opaque);
         if before.is_none_or(|(_, before)| before != codec) {
-            self.end_file()?;
+            self.end_file(directory)?;
         }
         if before.is_none_or(|(_, before)| before.clock_rate() != codec.clock_rate()) {
             self.timeline = self.timeline.with_rate(codec.clock_rate());
@@ -223,7 +232,7 @@ impl Recorded {
             codec == Codec::H264 && written.is_some_and(|written| written != setup)
         });
         if needs_another {
-            self.end_file()?;
+            self.end_file(directory)?;
         }
         if self.file.is_none() && !self.open_file(codec, frame, us, directory)? {
             return Ok(());
@@ -262,7 +271,7 @@ impl Recorded {
         us: i64,
         directory: &Path,
     ) -> io::Result<bool> {
-        let is_fit = codec == Codec::Opus || frame.setup.is_some();
+        let is_fit = codec == Codec::Opus || frame.setup.is_some() || self.is_opaque;
         if !is_fit || self.told.files.len() == MAX_FILES {
             return Ok(false);
         }
@@ -300,15 +309,21 @@ impl Recorded {
         Ok(true)
     }
 
-    fn end_file(&mut self) -> io::Result<()> {
+    fn end_file(&mut self, directory: &Path) -> io::Result<()> {
         self.tell();
-        let Some(file) = self.file.take() else {
+        let (Some(file), Some(told)) = (self.file.take(), self.told.files.last_mut()) else {
             return Ok(());
         };
         let end_ms = file.last_ms + file.last_us.div_ceil(1000);
-        let bytes = file.container.finish(end_ms)?;
-        if let Some(told) = self.told.files.last_mut() {
-            told.bytes = bytes;
+        match file.container.finish(end_ms) {
+            Ok(bytes) => told.bytes = bytes,
+            Err(error) => {
+                // Without its last piece there may be room for what ends it.
+                let path = directory.join(&told.name);
+                told.duration_ms = container::repair(&path)?;
+                told.bytes = fs::metadata(&path)?.len();
+                tracing::warn!(name = told.name, %error, "a recorded file ends too early");
+            }
         }
         Ok(())
     }

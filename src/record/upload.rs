@@ -57,6 +57,8 @@ pub struct Target {
     parts: Arc<dyn Parts>,
     /// What it is called in a manifest.
     name: String,
+    /// Between two tries.
+    waits: Backoff,
 }
 
 /// A store that takes parts, and can be told in a log.
@@ -148,6 +150,7 @@ impl Target {
             store: Arc::clone(&store) as Arc<dyn ObjectStore>,
             parts: store,
             name,
+            waits: WAITS,
         }
     }
 
@@ -156,7 +159,7 @@ impl Target {
     pub async fn upload(&self, directory: &Path, keeps_local: bool) -> Manifest {
         let mut failures = 0_u32;
         loop {
-            let wait = WAITS.pause(failures);
+            let wait = self.waits.pause(failures);
             match self.try_upload(directory, keeps_local).await {
                 Ok(manifest) => return manifest,
                 Err(error) => {
@@ -346,7 +349,12 @@ fn local_sum(file: &mut fs::File) -> io::Result<digest::Digest> {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::ops::Range;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use hyper::Request;
+    use hyper::body::Incoming;
+    use hyper::service::{Service, service_fn};
     use hyper_util::rt::TokioIo;
     use s3s::auth::SimpleAuth;
     use s3s::service::S3ServiceBuilder;
@@ -357,14 +365,32 @@ mod tests {
     use super::*;
     use crate::record::fixture::Directory;
     use crate::record::manifest::{RecordedFile, RecordedTrack, State as RecordingState};
+    use crate::record::order::RecordingId;
 
     const BUCKET: &str = "recordings";
 
     /// An S3 server that checks signatures.
     fn serve(listener: TcpListener, root: &Path) -> JoinHandle<()> {
+        serve_but(listener, root, 0..0)
+    }
+
+    /// The same; it hangs up on these requests, counted from 0.
+    fn serve_but(listener: TcpListener, root: &Path, away: Range<usize>) -> JoinHandle<()> {
         let mut service = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
         service.set_auth(SimpleAuth::from_single("ada", "lovelace"));
         let service = service.build();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let is_away = away.contains(&requests.fetch_add(1, Ordering::Relaxed));
+            let answer = (!is_away).then(|| Service::call(&service, request));
+            async {
+                let gone = io::Error::from(io::ErrorKind::ConnectionReset);
+                match answer {
+                    Some(answer) => answer.await.map_err(io::Error::other),
+                    None => Err(gone),
+                }
+            }
+        });
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
@@ -411,19 +437,10 @@ mod tests {
             gaps: Vec::new(),
             gap_count: 0,
         };
-        let manifest = Manifest {
-            id: "rec_0".to_owned(),
-            room: "daily".to_owned(),
-            state: RecordingState::Finished,
-            started_at: 0,
-            ended_at: Some(1),
-            end_reason: None,
-            directory: "daily/one".to_owned(),
-            participants: Vec::new(),
-            tracks: vec![track],
-            composed: None,
-            uploaded_to: None,
-        };
+        let id = RecordingId::new(0);
+        let mut manifest = Manifest::new(&id, "daily", 0, Path::new("daily/one"));
+        manifest.state = RecordingState::Finished;
+        manifest.tracks = vec![track];
         manifest.save(directory).unwrap();
         [short, long]
     }
@@ -490,6 +507,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_store_that_goes_away_in_the_middle_gets_the_rest_when_it_is_back() {
+        let (local, store) = places("hung-up");
+        let media = recording(&local.0);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target {
+            waits: Backoff {
+                first: Duration::from_millis(1),
+                longest: Duration::from_millis(1),
+            },
+            ..target(listener.local_addr().unwrap(), "lovelace")
+        };
+        // After the short file (sent, asked for, read back), the beginning of the long one and its
+        // first part.
+        let _server = serve_but(listener, &store.0, 5..45);
+        let manifest = target.upload(&local.0, false).await;
+        assert!(manifest.uploaded_to.is_some());
+        assert_arrived(&store, &media);
+    }
+
+    #[tokio::test]
     async fn an_upload_goes_on_with_the_part_where_it_was() {
         let (local, store) = places("resumed");
         let media = recording(&local.0);
@@ -515,6 +552,10 @@ mod tests {
             "{damaged:?}"
         );
         assert!(local.0.join("long.webm").exists());
+        begin(vec![7; PART_BYTES as usize]).await;
+        target.upload(&local.0, true).await;
+        assert_arrived(&store, &media);
+        fs::remove_file(store.0.join(BUCKET).join("daily/one/long.webm")).unwrap();
         begin(media[1][..PART_BYTES as usize].to_vec()).await;
         target.try_upload(&local.0, false).await.unwrap();
         assert_arrived(&store, &media);

@@ -13,8 +13,9 @@ use super::ebml::{
     self, Id, append_bytes, append_float, append_id, append_master, append_size, append_uint,
     append_wide_uint,
 };
+use super::pieces::{Entry, Pieces, Truncate};
 use crate::engine::codec::Codec;
-pub use repair::{Truncate, repair};
+pub use repair::repair;
 
 /// Time that one cluster spans, in milliseconds: what is lost when the process is killed.
 pub const CLUSTER_MS: u64 = 1000;
@@ -54,12 +55,10 @@ const TRACK: u64 = 1;
 /// A file that is being written.
 #[derive(Debug)]
 pub struct Webm<W> {
-    out: W,
+    file: Pieces<W>,
     layout: Layout,
-    /// Bytes written so far.
-    written: u64,
     cluster: Option<Cluster>,
-    index: Vec<Cue>,
+    index: Vec<Entry>,
 }
 
 /// Where the parts are that are filled in at the end, from the beginning of the file.
@@ -82,27 +81,22 @@ struct Cluster {
     blocks: Vec<u8>,
 }
 
-/// An entry of the index: a cluster that a player can begin with.
-#[derive(Debug, Clone, Copy)]
-struct Cue {
-    ms: u64,
-    /// Where the cluster is, from the beginning of the segment.
-    position: u64,
-}
-
-impl<W: Write + Seek> Webm<W> {
+impl<W: Write + Seek + Truncate> Webm<W> {
     /// Begins a file.
     ///
     /// # Errors
     ///
     /// What the file system says.
-    pub fn new(mut out: W, codec: Codec, setup: Option<&Setup>) -> io::Result<Self> {
-        let (head, layout) = head(codec, setup);
-        out.write_all(&head)?;
+    pub fn new(
+        out: W,
+        codec: Codec,
+        setup: Option<&Setup>,
+        is_encrypted: bool,
+    ) -> io::Result<Self> {
+        let (head, layout) = head(codec, setup, is_encrypted);
         Ok(Self {
-            out,
+            file: Pieces::new(out, &head)?,
             layout,
-            written: head.len() as u64,
             cluster: None,
             index: Vec::new(),
         })
@@ -141,25 +135,24 @@ impl<W: Write + Seek> Webm<W> {
     ///
     /// What the file system says.
     pub fn flush(&mut self) -> io::Result<()> {
-        let Some(cluster) = self.cluster.take() else {
+        let Some(cluster) = &self.cluster else {
             return Ok(());
         };
-        let is_due = |last: &Cue| cluster.begin_ms >= last.ms + CUE_MS;
-        if cluster.begins_with_keyframe && self.index.last().is_none_or(is_due) {
-            self.index.push(Cue {
-                ms: cluster.begin_ms,
-                position: self.written - self.layout.segment,
-            });
-        }
         let mut time = Vec::new();
         append_uint(&mut time, TIMESTAMP, cluster.begin_ms);
-        let mut head = Vec::new();
-        append_id(&mut head, CLUSTER);
-        append_size(&mut head, (time.len() + cluster.blocks.len()) as u64);
-        head.extend(time);
-        head.extend(cluster.blocks);
-        self.out.write_all(&head)?;
-        self.written += head.len() as u64;
+        let mut piece = Vec::with_capacity(32 + cluster.blocks.len());
+        append_id(&mut piece, CLUSTER);
+        append_size(&mut piece, (time.len() + cluster.blocks.len()) as u64);
+        piece.extend(time);
+        piece.extend_from_slice(&cluster.blocks);
+        // A cluster that does not fit waits for another try.
+        let at = self.file.append(&piece)?;
+        let ms = cluster.begin_ms;
+        let is_due = |last: &Entry| ms >= last.ms + CUE_MS;
+        if cluster.begins_with_keyframe && self.index.last().is_none_or(is_due) {
+            self.index.push(Entry { ms, at });
+        }
+        self.cluster = None;
         Ok(())
     }
 
@@ -170,20 +163,16 @@ impl<W: Write + Seek> Webm<W> {
     /// What the file system says.
     pub fn finish(mut self, end_ms: u64) -> io::Result<W> {
         self.flush()?;
-        close(
-            &mut self.out,
-            self.layout,
-            self.written,
-            &self.index,
-            end_ms,
-        )?;
-        Ok(self.out)
+        let end = self.file.written();
+        let mut out = self.file.into_inner();
+        close(&mut out, self.layout, end, &self.index, end_ms)?;
+        Ok(out)
     }
 
     /// Bytes written so far.
     #[must_use]
     pub fn written(&self) -> u64 {
-        self.written
+        self.file.written()
     }
 }
 
@@ -192,18 +181,18 @@ fn close(
     out: &mut (impl Write + Seek),
     layout: Layout,
     end: u64,
-    index: &[Cue],
+    index: &[Entry],
     end_ms: u64,
 ) -> io::Result<()> {
     let cues_at = end - layout.segment;
     let mut cues = Vec::new();
     append_master(&mut cues, CUES, |cues| {
-        for cue in index {
+        for entry in index {
             append_master(cues, 0xBB, |point| {
-                append_uint(point, 0xB3, cue.ms);
+                append_uint(point, 0xB3, entry.ms);
                 append_master(point, 0xB7, |place| {
                     append_uint(place, 0xF7, TRACK);
-                    append_uint(place, 0xF1, cue.position);
+                    append_uint(place, 0xF1, entry.at - layout.segment);
                 });
             });
         }
@@ -256,7 +245,7 @@ fn append_void(out: &mut Vec<u8>, bytes: usize) {
 }
 
 /// Everything before the first cluster.
-fn head(codec: Codec, setup: Option<&Setup>) -> (Vec<u8>, Layout) {
+fn head(codec: Codec, setup: Option<&Setup>, is_encrypted: bool) -> (Vec<u8>, Layout) {
     let mut out = Vec::new();
     let doc_type: &[u8] = if codec == Codec::H264 {
         b"matroska"
@@ -290,7 +279,12 @@ fn head(codec: Codec, setup: Option<&Setup>) -> (Vec<u8>, Layout) {
     layout.duration = (out.len() - DURATION_BYTES) as u64;
     layout.tracks = out.len() as u64;
     append_master(&mut out, TRACKS, |tracks| {
-        append_master(tracks, 0xAE, |track| append_track(track, codec, setup));
+        append_master(tracks, 0xAE, |track| {
+            append_track(track, codec, setup);
+            if is_encrypted {
+                append_encryption(track);
+            }
+        });
     });
     (out, layout)
 }
@@ -330,6 +324,19 @@ fn append_track(track: &mut Vec<u8>, codec: Codec, setup: Option<&Setup>) {
     });
 }
 
+/// That frames are encrypted, most likely by AES (RFC 9559 §5.1.4.1.31): by whom with what key only
+/// the participants know.
+fn append_encryption(track: &mut Vec<u8>) {
+    append_master(track, 0x6D80, |encodings| {
+        append_master(encodings, 0x6240, |encoding| {
+            append_uint(encoding, 0x5031, 0);
+            append_uint(encoding, 0x5032, 1);
+            append_uint(encoding, 0x5033, 1);
+            append_master(encoding, 0x5035, |how| append_uint(how, 0x47E1, 5));
+        });
+    });
+}
+
 /// RFC 7845 §5.1, without a pre-skip: the stream does not begin with a file's silence.
 fn opus_head() -> Vec<u8> {
     let mut head = b"OpusHead".to_vec();
@@ -350,7 +357,7 @@ mod tests {
     /// Five seconds of 25 pictures each, with a keyframe every second one.
     pub(crate) fn five_seconds() -> Webm<Cursor<Vec<u8>>> {
         let out = Cursor::new(Vec::new());
-        let mut webm = Webm::new(out, Codec::Vp8, Some(&SETUP)).unwrap();
+        let mut webm = Webm::new(out, Codec::Vp8, Some(&SETUP), false).unwrap();
         for frame in 0..125_u64 {
             let data = [frame as u8; 50];
             webm.write(frame * 40, frame % 50 == 0, &data).unwrap();
@@ -362,7 +369,7 @@ mod tests {
     fn clusters_are_whole_and_a_second_long() {
         let mut webm = five_seconds();
         webm.flush().unwrap();
-        let file = webm.out.into_inner();
+        let file = webm.file.into_inner().into_inner();
         let clusters = children(&file);
         assert_eq!(clusters.iter().filter(|(id, ..)| *id == CLUSTER).count(), 5);
     }
@@ -383,7 +390,7 @@ mod tests {
     #[test]
     fn a_pause_longer_than_a_block_can_tell_begins_another_cluster() {
         let out = Cursor::new(Vec::new());
-        let mut webm = Webm::new(out, Codec::Opus, None).unwrap();
+        let mut webm = Webm::new(out, Codec::Opus, None, false).unwrap();
         webm.write(0, true, &[1]).unwrap();
         webm.write(3_600_000, true, &[2]).unwrap();
         let file = webm.finish(3_600_020).unwrap().into_inner();

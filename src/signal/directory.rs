@@ -69,6 +69,8 @@ pub struct Member {
     pub metadata: Option<Value>,
     /// Whether the others do not learn of it.
     pub is_hidden: bool,
+    /// Whether it encrypts its media end to end.
+    pub is_encrypted: bool,
     /// What it publishes, in the order of publication.
     pub tracks: Vec<MemberTrack>,
 }
@@ -489,6 +491,7 @@ mod tests {
             identity: None,
             is_verified: false,
             is_hidden: false,
+            is_encrypted: false,
             name: None,
             metadata: None,
             tracks: Vec::new(),

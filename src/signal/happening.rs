@@ -155,6 +155,26 @@ pub enum Happening {
         /// Why.
         reason: crate::record::manifest::EndReason,
     },
+    /// One file was made of all tracks of a recording.
+    RecordingComposed {
+        /// Which room it is of.
+        #[schema(value_type = String)]
+        room_id: Shown<RoomId>,
+        /// What the recording is called.
+        recording_id: String,
+        /// The file, below the directory of all recordings.
+        file: String,
+    },
+    /// A recording is in the object store.
+    RecordingUploaded {
+        /// Which room it is of.
+        #[schema(value_type = String)]
+        room_id: Shown<RoomId>,
+        /// What the recording is called.
+        recording_id: String,
+        /// Where its files are, such as `s3://BUCKET/DIRECTORY`.
+        location: String,
+    },
 }
 
 /// Where something happened, as the call log names it.
@@ -215,7 +235,9 @@ impl Happening {
             | Self::TrackPublished { room_id, .. }
             | Self::TrackUnpublished { room_id, .. }
             | Self::RecordingStarted { room_id, .. }
-            | Self::RecordingFinished { room_id, .. } => Meeting::Room(&room_id.0),
+            | Self::RecordingFinished { room_id, .. }
+            | Self::RecordingComposed { room_id, .. }
+            | Self::RecordingUploaded { room_id, .. } => Meeting::Room(&room_id.0),
             Self::CallStarted { dialect, call_id }
             | Self::CallJoined {
                 dialect, call_id, ..

@@ -147,7 +147,7 @@ impl Hub {
             sockets: Sockets::new(),
             signalling: Signalling::default(),
             outlets: Outlets::new(options.outlets.clone()),
-            recordings: Recordings::new(recorder, options.record_all),
+            recordings: Recordings::new(recorder, options.record_all, options.record_mode),
             joins: Joins::new(now),
             ladders: ids.iter().map(|id| (*id, Ladder::default())).collect(),
             drain: Drain::default(),
@@ -299,6 +299,7 @@ impl Hub {
                 self.handle_inspected(&room, &peers);
             }
             Report::Event(event) => {
+                self.follow_speakers(&event);
                 let peer = whose(&event, &self.directory);
                 if let Some(peer) = peer {
                     match event {
@@ -370,8 +371,8 @@ impl Hub {
                             self.decide(socket, |s, d| s.handle_resume(earlier, reference, d)),
                         )
                     }
-                    Output::Record(room, is_wanted, reference) => {
-                        let done = self.record(now, &room, is_wanted);
+                    Output::Record(room, wanted, reference) => {
+                        let done = self.record(now, &room, wanted);
                         let told = done.err().map(|problem| {
                             let message = problem.into_message(reference);
                             Output::Tell(vec![socket], message)

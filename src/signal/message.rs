@@ -271,6 +271,9 @@ pub struct Participant {
     user_id: Option<String>,
     name: Option<String>,
     metadata: Option<Value>,
+    /// Whether it encrypts its media end to end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    encrypted: bool,
     tracks: Vec<Track>,
 }
 
@@ -281,6 +284,7 @@ impl From<&directory::Member> for Participant {
             user_id: member.identity.clone().filter(|_| member.is_verified),
             name: member.name.clone(),
             metadata: member.metadata.clone(),
+            encrypted: member.is_encrypted,
             tracks: member.tracks.iter().map(Track::from).collect(),
         }
     }
@@ -454,6 +458,7 @@ mod tests {
             identity: Some("ada".to_owned()),
             is_verified: false,
             is_hidden: false,
+            is_encrypted: false,
             name: Some("Ada".to_owned()),
             metadata: Some(json!({"colour": "red"})),
             tracks: vec![MemberTrack {

@@ -62,6 +62,7 @@ use tokio::sync::watch;
 
 use crate::mailbox::{CommandSender, Report};
 use crate::record::Desk;
+use crate::record::order::Mode;
 use crate::signal::calls::Asker;
 use crate::signal::dialect::paths::Dialects;
 use crate::signal::directory::RoomOptions;
@@ -99,6 +100,8 @@ pub struct Options {
     pub call_log: Option<Asker>,
     /// Whether every room is recorded from its beginning.
     pub record_all: bool,
+    /// What is recorded of a room when nobody says.
+    pub record_mode: Mode,
     /// How long calls may go on when the server is asked to end.
     pub drain_timeout: Duration,
     /// Resident memory of the process above which nobody is taken in.
@@ -123,6 +126,7 @@ impl Default for Options {
             outlets: Vec::new(),
             call_log: None,
             record_all: false,
+            record_mode: Mode::default(),
             drain_timeout: Duration::from_secs(300),
             max_memory_bytes: 8 << 30,
         }

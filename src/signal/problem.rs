@@ -66,6 +66,8 @@ pub enum Code {
     RecordingDisabled,
     /// There is no such recording.
     NoSuchRecording,
+    /// Someone in the room encrypts end to end: the server cannot see what it would record.
+    RoomEncrypted,
     /// The server has no place for one more participant.
     ServerFull,
     /// The server has more to do than it can take. Try again.

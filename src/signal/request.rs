@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::engine::command::{Quality, Shown, Size};
+use crate::record::order::RecordingRequest;
 use crate::signal::limits;
 use crate::signal::message::{Reference, SourceName};
 use crate::signal::problem::{Code, Problem};
@@ -92,7 +93,7 @@ pub enum ClientMessage {
         topic: Option<String>,
     },
     /// Record the room. Everyone in it is told `recording-started`.
-    StartRecording,
+    StartRecording(RecordingRequest),
     /// Record the room no longer. Everyone in it is told `recording-stopped`.
     StopRecording,
     /// Are you there?
@@ -165,6 +166,9 @@ pub struct Join {
     pub token: Option<String>,
     /// From `joined`: come back as the same participant.
     pub resume_token: Option<String>,
+    /// Whether the participant encrypts its media end to end, so that the server cannot see it.
+    #[serde(default)]
+    pub encrypted: bool,
 }
 
 /// How good a track should be.

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use crate::engine::command::Command;
 use crate::id::{PeerId, RoomId, ShardId};
+use crate::record::order::RecordingRequest;
 use crate::signal::access::{self, Access};
 use crate::signal::addresses::Network;
 use crate::signal::check::{self, check};
@@ -44,7 +45,7 @@ pub enum Output {
     /// is its resume token; else nothing.
     Resume(SocketId, String, Option<Reference>),
     /// Record this room, or no longer.
-    Record(RoomId, bool, Option<Reference>),
+    Record(RoomId, Option<RecordingRequest>, Option<Reference>),
     /// Log that a token was refused.
     Denied(Denied),
     /// Close the session's socket. It is in no room.
@@ -443,6 +444,7 @@ mod tests {
     use crate::engine::command::{CloseReason, Event, Refusal};
     use crate::engine::command::{Kind, MissingStep, Permissions, Slot, Source, TrackInfo};
     use crate::id::TrackId;
+    use crate::record::order::Layer;
     use crate::signal::directory::RoomOptions;
     use crate::signal::{clock, fixture};
 
@@ -463,7 +465,7 @@ mod tests {
         rules: Arc<Rules>,
         denied: Vec<Denied>,
         /// Rooms to be recorded, or no longer.
-        recorded: Vec<(RoomId, bool)>,
+        recorded: Vec<(RoomId, Option<RecordingRequest>)>,
         /// By socket.
         told: Vec<Vec<Value>>,
         commands: Vec<Command>,
@@ -590,7 +592,7 @@ mod tests {
                             session.handle_resume(taken, reference, directory)
                         });
                     }
-                    Output::Record(room, is_wanted, _) => self.recorded.push((room, is_wanted)),
+                    Output::Record(room, wanted, _) => self.recorded.push((room, wanted)),
                     Output::Denied(denied) => self.denied.push(denied),
                     Output::Close(code) => {
                         assert_eq!(self.closed[client].replace(code), None);
@@ -1228,10 +1230,14 @@ mod tests {
         video["roomRecord"] = json!(true);
         let token = fixture::token("ada", video);
         world.say(ada, &json!({"type": "token", "token": token}).to_string());
-        world.say(ada, r#"{"type":"start-recording"}"#);
+        world.say(ada, r#"{"type":"start-recording","layer":"low"}"#);
         world.say(ada, r#"{"type":"stop-recording"}"#);
         let room = RoomId::parse("r").unwrap();
-        assert_eq!(world.recorded, [(room.clone(), true), (room, false)]);
+        let wanted = RecordingRequest {
+            layer: Some(Layer::Low),
+            opaque: None,
+        };
+        assert_eq!(world.recorded, [(room.clone(), Some(wanted)), (room, None)]);
     }
 
     #[test]

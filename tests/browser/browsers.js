@@ -78,21 +78,25 @@ export class Browsers {
    * @param {Record<string, string>} [options] further query parameters of the page
    * @param {RTCConfiguration} [configuration] what its connections are made with, beside what the
    *   page says; `window.connections` has them
+   * @param {() => void} [before] run in the page before its scripts
    */
-  async join(browser, room, name, options = {}, configuration = null) {
+  async join(browser, room, name, options = {}, configuration = null, before = null) {
     // Small pictures: these machines encode and decode all sides of the call.
     const query = new URLSearchParams({ room, name, auto: '1', height: '240', ...options });
-    return this.open(browser, `/?${query}`, name, { configuration });
+    return this.open(browser, `/?${query}`, name, { configuration, before });
   }
 
   /**
    * Opens a page of the server's origin in a tab of its own.
-   * @param {{bypassesPolicy?: boolean, configuration?: RTCConfiguration | null}} [options]
+   * @param {{bypassesPolicy?: boolean, configuration?: RTCConfiguration | null,
+   *   before?: (() => void) | null}} [options]
    *   whether scripts of the test may run in it too; see {@link join}
    */
-  async open(browser, address, name, { bypassesPolicy = false, configuration = null } = {}) {
+  async open(browser, address, name, options = {}) {
+    const { bypassesPolicy = false, configuration = null, before = null } = options;
     const page = await browser.newPage();
     if (configuration) await page.evaluateOnNewDocument(watchConnections, configuration);
+    if (before) await page.evaluateOnNewDocument(before);
     if (bypassesPolicy) await page.setBypassCSP(true);
     const participant = new Participant(page, name);
     this.#participants.push(participant);

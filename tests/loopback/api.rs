@@ -304,6 +304,70 @@ async fn a_room_is_recorded_on_request_and_everyone_in_it_is_told() {
 }
 
 #[tokio::test]
+async fn what_is_encrypted_end_to_end_is_recorded_only_when_that_was_asked_for() {
+    let directory = std::env::temp_dir().join(format!("corelay-opaque-{}", std::process::id()));
+    let path = directory.display().to_string();
+    let variables = [
+        ("CORELAY_RECORDING_ENABLED", "true"),
+        ("CORELAY_RECORDING_PATH", path.as_str()),
+        ("CORELAY_RECORDING_MIN_FREE_SPACE", "0"),
+    ];
+    let started = Server::start_with(&[], &variables).await;
+    let server = started.unwrap_or_else(|refused| panic!("{}", refused.err));
+    let start = "/api/rooms/sealed/recording/start";
+    let mut ben = server.connect().await;
+    ben.join("sealed", "Ben").await;
+    let wrong = call(&server, "POST", start, json!({"layer": "worst"})).await;
+    assert_eq!((wrong.0, &wrong.1["code"]), (422, &json!("bad-message")));
+    let (status, low) = call(&server, "POST", start, json!({"layer": "low"})).await;
+    assert_eq!(status, 200, "{low}");
+
+    let mut ada = server.connect().await;
+    ada.say(r#"{"type":"join","roomId":"sealed","participantName":"Ada","encrypted":true}"#)
+        .await;
+    let news = ben.expect("participant-joined").await;
+    assert_eq!(news["participant"]["encrypted"], true);
+    let told = ben.expect("recording-stopped").await;
+    assert_eq!(told["reason"], "encrypted");
+    let (status, refused) = call(&server, "POST", start, Value::Null).await;
+    assert_eq!((status, &refused["code"]), (409, &json!("room-encrypted")));
+    ben.say(r#"{"type":"start-recording","ref":7}"#).await;
+    let refused = ben.expect("error").await;
+    assert_eq!(
+        (&refused["code"], &refused["ref"]),
+        (&json!("room-encrypted"), &json!(7))
+    );
+    ben.say(r#"{"type":"start-recording","opaque":true}"#).await;
+    let begun = ben.expect("recording-started").await;
+    let id = begun["recordingId"].as_str().expect("it has a name");
+    let (_, manifest) = call(
+        &server,
+        "GET",
+        &format!("/api/recordings/{id}"),
+        Value::Null,
+    )
+    .await;
+    assert_eq!(
+        (&manifest["opaque"], &manifest["layer"]),
+        (&json!(true), &json!("best"))
+    );
+    let id = low["recordingId"].as_str().expect("it has a name");
+    let (_, manifest) = call(
+        &server,
+        "GET",
+        &format!("/api/recordings/{id}"),
+        Value::Null,
+    )
+    .await;
+    assert_eq!(
+        (&manifest["opaque"], &manifest["layer"]),
+        (&Value::Null, &json!("low"))
+    );
+    server.end().await;
+    let _ = std::fs::remove_dir_all(directory);
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_record_says_how_it_would() {
     let server = Server::start(&[]).await;
     let mut ada = server.connect().await;

@@ -2,7 +2,8 @@
 //!
 //! Packets come in order and complete: what is missing is told by [`Depacketiser::handle_gap`].
 //! After a gap nothing is given out before the next keyframe, so that every frame that is given
-//! out can be decoded.
+//! out can be decoded; but of frames that are opaque everything that is whole is given out, for
+//! nobody here can tell what is a keyframe.
 
 mod av1;
 mod h264;
@@ -56,6 +57,8 @@ struct Broken;
 #[derive(Debug)]
 pub struct Depacketiser {
     codec: Codec,
+    /// Frames are as their sender encrypted them.
+    is_opaque: bool,
     /// The picture that is being put together, and its timestamp.
     open: Option<(u32, Picture)>,
     /// The rest of the picture with this timestamp is of no use.
@@ -81,12 +84,13 @@ enum Picture {
 impl Depacketiser {
     /// One for a stream of which nothing has come.
     #[must_use]
-    pub fn new(codec: Codec) -> Self {
+    pub fn new(codec: Codec, is_opaque: bool) -> Self {
         Self {
             codec,
+            is_opaque,
             open: None,
             skipped: None,
-            needs_keyframe: codec != Codec::Opus,
+            needs_keyframe: codec != Codec::Opus && !is_opaque,
             frames: VecDeque::new(),
         }
     }
@@ -122,7 +126,7 @@ impl Depacketiser {
         if picture.push(part.payload).is_err() || picture.bytes() > MAX_FRAME_BYTES {
             self.open = None;
             self.skipped = Some(part.timestamp);
-            self.needs_keyframe = true;
+            self.needs_keyframe = !self.is_opaque;
         } else if part.marker {
             self.close();
         }
@@ -136,7 +140,7 @@ impl Depacketiser {
         if let Some((timestamp, _)) = self.open.take() {
             self.skipped = Some(timestamp);
         }
-        self.needs_keyframe = true;
+        self.needs_keyframe = !self.is_opaque;
     }
 
     /// The next frame, in order.
@@ -156,7 +160,7 @@ impl Depacketiser {
             return;
         };
         let Some((is_keyframe, setup, data)) = picture.finish() else {
-            self.needs_keyframe = true;
+            self.needs_keyframe = !self.is_opaque;
             return;
         };
         let begins = is_keyframe && setup.is_some();
@@ -265,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_picture_of_two_packets_is_one_frame() {
-        let mut vp8 = Depacketiser::new(Codec::Vp8);
+        let mut vp8 = Depacketiser::new(Codec::Vp8, false);
         vp8.handle_part(part(5, false, &VP8_KEY));
         assert!(vp8.poll_frame().is_none());
         vp8.handle_part(part(5, true, &[0x00, 8, 9]));
@@ -278,7 +282,7 @@ mod tests {
 
     #[test]
     fn after_a_gap_only_a_keyframe_goes_on() {
-        let mut vp8 = Depacketiser::new(Codec::Vp8);
+        let mut vp8 = Depacketiser::new(Codec::Vp8, false);
         vp8.handle_part(part(1, true, &[0x10, 0x11, 0]));
         assert_eq!(frames(&mut vp8), [], "nothing to refer to");
         vp8.handle_part(part(2, true, &VP8_KEY));
@@ -295,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_picture_without_a_marker_ends_where_the_next_begins() {
-        let mut vp8 = Depacketiser::new(Codec::Vp8);
+        let mut vp8 = Depacketiser::new(Codec::Vp8, false);
         vp8.handle_part(part(2, false, &VP8_KEY));
         vp8.handle_part(part(3, true, &[0x10, 0x11, 0]));
         assert_eq!(frames(&mut vp8).len(), 2);
@@ -303,13 +307,27 @@ mod tests {
 
     #[test]
     fn sound_survives_a_gap_and_padding_is_no_sound() {
-        let mut opus = Depacketiser::new(Codec::Opus);
+        let mut opus = Depacketiser::new(Codec::Opus, false);
         opus.handle_part(part(0, false, &[1, 2]));
         opus.handle_gap();
         opus.handle_part(part(960, false, &[]));
         opus.handle_part(part(1920, false, &[3]));
         let data: Vec<Vec<u8>> = frames(&mut opus).into_iter().map(|f| f.data).collect();
         assert_eq!(data, [vec![1, 2], vec![3]]);
+    }
+
+    #[test]
+    fn of_encrypted_frames_every_whole_one_is_given_out() {
+        let mut vp8 = Depacketiser::new(Codec::Vp8, true);
+        vp8.handle_part(part(1, true, &[0x10, 0xFF, 1]));
+        vp8.handle_part(part(2, false, &[0x10, 0xFF, 2]));
+        vp8.handle_gap();
+        vp8.handle_part(part(2, true, &[0x00, 3]));
+        vp8.handle_part(part(3, false, &[0x10, 0xFF, 4]));
+        vp8.handle_part(part(3, true, &[0x00, 5]));
+        assert!(!vp8.needs_keyframe());
+        let data: Vec<Vec<u8>> = frames(&mut vp8).into_iter().map(|f| f.data).collect();
+        assert_eq!(data, [vec![0xFF, 1], vec![0xFF, 4, 5]]);
     }
 
     proptest! {
@@ -321,7 +339,7 @@ mod tests {
             ),
         ) {
             for codec in Codec::ALL {
-                let mut depacketiser = Depacketiser::new(codec);
+                let mut depacketiser = Depacketiser::new(codec, false);
                 let mut at = 0;
                 let mut fed = 0;
                 let mut given = 0;
@@ -347,7 +365,7 @@ mod tests {
         fn what_h264_and_av1_take_in_is_given_out(
             units in prop::collection::vec(prop::collection::vec(any::<u8>(), 3..60), 1..5),
         ) {
-            let mut h264 = Depacketiser::new(Codec::H264);
+            let mut h264 = Depacketiser::new(Codec::H264, false);
             h264.needs_keyframe = false;
             let mut expected = Vec::new();
             for (index, unit) in units.iter().enumerate() {
@@ -362,7 +380,7 @@ mod tests {
             }
             prop_assert_eq!(h264.poll_frame().unwrap().data, expected);
 
-            let mut av1 = Depacketiser::new(Codec::Av1);
+            let mut av1 = Depacketiser::new(Codec::Av1, false);
             av1.needs_keyframe = false;
             let mut expected = Vec::new();
             for (index, unit) in units.iter().enumerate() {

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use super::{COUNT_AT, ENTRY_BYTES, Entry, IS_SYNC, MOOF_HEAD_BYTES, TIME_AT, close};
-use crate::record::webm::Truncate;
+use super::{COUNT_AT, ENTRY_BYTES, IS_SYNC, MOOF_HEAD_BYTES, TIME_AT, close};
+use crate::record::pieces::{Entry, Truncate, not_ours};
 
 /// Bytes of a `moof` that are read. A longer one is no file of ours.
 const MAX_MOOF_BYTES: u64 = 1 << 20;
@@ -18,9 +18,9 @@ pub fn repair<F: Read + Write + Seek + Truncate>(file: &mut F) -> io::Result<u64
     let length = file.seek(SeekFrom::End(0))?;
     let mut at = 0;
     for wanted in [b"ftyp", b"moov"] {
-        let (kind, bytes) = head(file, at, length)?.ok_or_else(invalid)?;
+        let (kind, bytes) = head(file, at, length)?.ok_or_else(not_ours)?;
         if kind != *wanted {
-            return Err(invalid());
+            return Err(not_ours());
         }
         at += bytes;
     }
@@ -38,7 +38,7 @@ pub fn repair<F: Read + Write + Seek + Truncate>(file: &mut F) -> io::Result<u64
             break;
         }
         let moof = read(file, at, bytes as usize)?;
-        let (ms, is_keyframe, end) = times(&moof).ok_or_else(invalid)?;
+        let (ms, is_keyframe, end) = times(&moof).ok_or_else(not_ours)?;
         if is_keyframe {
             index.push(Entry { ms, at });
         }
@@ -48,11 +48,6 @@ pub fn repair<F: Read + Write + Seek + Truncate>(file: &mut F) -> io::Result<u64
     file.truncate(at)?;
     close(file, duration_at, at, &index, end_ms)?;
     Ok(end_ms)
-}
-
-fn invalid() -> io::Error {
-    let text = "this is no file that corelay has begun";
-    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 fn read<F: Read + Seek>(file: &mut F, at: u64, bytes: usize) -> io::Result<Vec<u8>> {
@@ -98,47 +93,26 @@ fn times(moof: &[u8]) -> Option<(u64, bool, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
-
-    use proptest::prelude::*;
-
     use super::super::tests::{boxes, five_seconds};
     use super::*;
+    use crate::record::fixture;
 
     #[test]
     fn a_file_that_was_cut_anywhere_is_finished_again() {
         let whole = five_seconds().finish(5000).unwrap().into_inner();
         let first = boxes(&whole)[2].1;
-        for length in (first..whole.len()).step_by(97) {
-            let mut file = Cursor::new(whole[..length].to_vec());
-            let ms = repair(&mut file).unwrap();
-            let file = file.into_inner();
-            let is_fragment = |kind: &[u8; 4]| kind == b"moof";
-            let fragments = boxes(&file).iter().filter(|(k, ..)| is_fragment(k)).count();
-            assert_eq!(ms, fragments as u64 * 1000, "cut at {length}");
-            assert_eq!(boxes(&file).last().unwrap().0, *b"mfra");
-        }
+        fixture::assert_cuts_are_repaired(&whole, first, repair, |file| {
+            assert_eq!(boxes(file).last().unwrap().0, *b"mfra");
+            boxes(file)
+                .iter()
+                .filter(|(kind, ..)| kind == b"moof")
+                .count()
+        });
     }
 
     #[test]
-    fn a_finished_file_stays_as_it_is() {
+    fn any_file_is_refused_or_repaired() {
         let whole = five_seconds().finish(5000).unwrap().into_inner();
-        let mut file = Cursor::new(whole.clone());
-        assert_eq!(repair(&mut file).unwrap(), 5000);
-        assert_eq!(file.into_inner(), whole);
-    }
-
-    proptest! {
-        #[test]
-        fn any_file_is_refused_or_repaired(
-            at in 0..900_usize,
-            bytes in prop::collection::vec(any::<u8>(), 0..20),
-        ) {
-            let mut file = five_seconds().finish(5000).unwrap().into_inner();
-            for (old, new) in file[at..].iter_mut().zip(bytes) {
-                *old = new;
-            }
-            let _ = repair(&mut Cursor::new(file));
-        }
+        fixture::assert_damage_is_survived(&whole, repair);
     }
 }

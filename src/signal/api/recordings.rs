@@ -3,21 +3,22 @@
 use axum::extract::{Path, State};
 use axum::response::Json;
 
-use super::refusal::{Caller, ProblemDocument, Refused, room_id};
+use super::refusal::{Body, Caller, ProblemDocument, Refused, room_id};
 use super::view::{RecordingList, RecordingView};
 use crate::record::manifest::Manifest;
-use crate::record::order::RecordingId;
+use crate::record::order::{RecordingId, RecordingRequest};
 use crate::signal::http::Site;
 use crate::signal::hub::{Input, Question};
 use crate::signal::problem::Code;
 
-/// Begin to record a room.
+/// Begin to record a room, without a body as the server is configured.
 #[utoipa::path(
     post,
     path = "/api/rooms/{id}/recording/start",
     params(
         ("id" = String, Path, description = "the room", min_length = 1, max_length = 64,
             pattern = "^[A-Za-z0-9_-]+$")),
+    request_body = Option<RecordingRequest>,
     responses(
         (status = 200, body = RecordingView),
         (status = 400, body = ProblemDocument, content_type = "application/problem+json"),
@@ -25,6 +26,9 @@ use crate::signal::problem::Code;
         (status = 403, body = ProblemDocument, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument, content_type = "application/problem+json"),
         (status = 409, body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 413, body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 415, body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, body = ProblemDocument, content_type = "application/problem+json"),
         (status = 503, body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
@@ -32,8 +36,10 @@ pub(super) async fn start(
     State(site): State<Site>,
     caller: Caller,
     Path(id): Path<String>,
+    request: Option<Body<RecordingRequest>>,
 ) -> Result<Json<RecordingView>, Refused> {
-    record(&site, &caller, &id, true).await
+    let request = request.map(|Body(request)| request).unwrap_or_default();
+    record(&site, &caller, &id, Some(request)).await
 }
 
 /// Stop recording a room. Its files are whole about a second later.
@@ -58,14 +64,14 @@ pub(super) async fn stop(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RecordingView>, Refused> {
-    record(&site, &caller, &id, false).await
+    record(&site, &caller, &id, None).await
 }
 
 async fn record(
     site: &Site,
     caller: &Caller,
     id: &str,
-    wanted: bool,
+    wanted: Option<RecordingRequest>,
 ) -> Result<Json<RecordingView>, Refused> {
     let room = room_id(id)?;
     caller.check(caller.access.check_record(&room)).await?;

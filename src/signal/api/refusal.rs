@@ -1,7 +1,8 @@
 //! What a refused request is answered: a problem document (RFC 9457).
 
+use axum::body::HttpBody as _;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRef, FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRef, FromRequest, FromRequestParts, OptionalFromRequest, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
@@ -71,6 +72,7 @@ impl From<Problem> for Refused {
             Code::RoomExists
             | Code::AlreadyRecording
             | Code::NotRecording
+            | Code::RoomEncrypted
             | Code::RecordingDisabled => StatusCode::CONFLICT,
             Code::TooManyRoomsFromAddress => StatusCode::TOO_MANY_REQUESTS,
             Code::TooManyRooms | Code::ServerBusy | Code::ServerDraining => {
@@ -151,12 +153,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
         // serde would take an array for an object: its elements for the fields, in their order.
         let Json(fields): Json<serde_json::Map<String, serde_json::Value>> =
-            Json::from_request(request, state).await?;
+            <Json<_> as FromRequest<S>>::from_request(request, state).await?;
         let body = serde_json::from_value(fields.into()).map_err(|error| {
             let status = StatusCode::UNPROCESSABLE_ENTITY;
             Self::Rejection::new(status, Code::BadMessage, &error.to_string())
         })?;
         Ok(Self(body))
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Body<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Refused> {
+        let is_empty = request.body().size_hint().exact() == Some(0);
+        if is_empty && !request.headers().contains_key(header::CONTENT_TYPE) {
+            return Ok(None);
+        }
+        let body = <Self as FromRequest<S>>::from_request(request, state).await?;
+        Ok(Some(body))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::engine::command::Command;
 use crate::id::{PeerId, RoomId, TrackId};
 use crate::metrics::Family;
 use crate::record::manifest::Manifest;
+use crate::record::order::RecordingRequest;
 use crate::signal::addresses::Network;
 use crate::signal::api::drain::DrainView;
 use crate::signal::api::view::{RecordingView, RoomDetail, RoomList, RoomStats, RoomView};
@@ -66,7 +67,11 @@ pub enum Question {
         Sender<Result<Participant, Problem>>,
     ),
     /// Record this room, or no longer.
-    Record(RoomId, bool, Sender<Result<RecordingView, Problem>>),
+    Record(
+        RoomId,
+        Option<RecordingRequest>,
+        Sender<Result<RecordingView, Problem>>,
+    ),
     /// Which recordings are there, newest first?
     Recordings(Sender<Vec<Manifest>>),
 }
@@ -140,8 +145,8 @@ impl Hub {
             Question::Mute(id, peer, track, muted, reply) => {
                 drop(reply.send(self.mute(now, &id, peer, track, muted)));
             }
-            Question::Record(id, is_wanted, reply) => {
-                drop(reply.send(self.record(now, &id, is_wanted)));
+            Question::Record(id, wanted, reply) => {
+                drop(reply.send(self.record(now, &id, wanted)));
             }
             Question::Recordings(reply) => self.recordings.list(reply),
         }

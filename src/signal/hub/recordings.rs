@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
 use super::Hub;
-use crate::engine::command::Command;
+use crate::engine::command::{Command, Event};
 use crate::id::{PeerId, RecordingNumber, RoomId};
 use crate::record::Desk;
 use crate::record::manifest::{EndReason, Manifest};
-use crate::record::order::{Notice, Order, RecordingId};
+use crate::record::order::{Mode, Notice, Order, RecordingId, RecordingRequest};
 use crate::signal::Now;
 use crate::signal::api::view::RecordingView;
 use crate::signal::directory::NoEntry;
@@ -26,18 +26,29 @@ pub(super) struct Recordings {
     desk: Option<Desk>,
     /// Whether every room is recorded from its beginning.
     is_auto: bool,
+    /// What is recorded when nobody says.
+    mode: Mode,
     /// Those that have not ended, and those whose files are being finished.
-    live: BTreeMap<RecordingNumber, (RoomId, RecordingId)>,
+    live: BTreeMap<RecordingNumber, Live>,
     /// Those that are copied, by room.
     by_room: BTreeMap<RoomId, RecordingNumber>,
     started: u64,
 }
 
+/// A recording that goes on.
+#[derive(Debug, Clone)]
+struct Live {
+    room: RoomId,
+    id: RecordingId,
+    mode: Mode,
+}
+
 impl Recordings {
-    pub(super) fn new(desk: Option<Desk>, is_auto: bool) -> Self {
+    pub(super) fn new(desk: Option<Desk>, is_auto: bool, mode: Mode) -> Self {
         Self {
             desk,
             is_auto,
+            mode,
             live: BTreeMap::new(),
             by_room: BTreeMap::new(),
             started: 0,
@@ -80,23 +91,31 @@ impl Hub {
         &mut self,
         now: Now,
         room: &RoomId,
-        is_wanted: bool,
+        wanted: Option<RecordingRequest>,
     ) -> Result<RecordingView, Problem> {
-        if is_wanted {
-            self.start_recording(now, room)
-        } else {
-            self.stop_recording(now, room, EndReason::Stopped)
+        match wanted {
+            Some(request) => self.start_recording(now, room, request),
+            None => self.stop_recording(now, room, EndReason::Stopped),
         }
     }
 
     /// Begins to record a room.
-    fn start_recording(&mut self, now: Now, room: &RoomId) -> Result<RecordingView, Problem> {
+    fn start_recording(
+        &mut self,
+        now: Now,
+        room: &RoomId,
+        request: RecordingRequest,
+    ) -> Result<RecordingView, Problem> {
         let Some(shard) = self.directory.shard(room) else {
             return Err(NoEntry::NoSuchRoom.into());
         };
         if self.recordings.by_room.contains_key(room) {
             let text = "the room is being recorded already";
             return Err(Problem::new(Code::AlreadyRecording, text));
+        }
+        let mode = request.mode(self.recordings.mode);
+        if !mode.is_opaque && self.directory.members(room).iter().any(|m| m.is_encrypted) {
+            return Err(encrypted());
         }
         self.recordings.started += 1;
         let number = RecordingNumber::new(self.recordings.started);
@@ -107,11 +126,11 @@ impl Hub {
             room: room.clone(),
             shard: self.shards.sender(shard),
             unix_ms: crate::record::unix_ms(),
+            mode,
         })?;
-        let recording = Some(number);
         let command = Command::Record {
             room: room.clone(),
-            recording,
+            copying: Some(mode.copying(number)),
         };
         if self.shards.send(shard, command).is_err() {
             let reason = EndReason::WriteFailed;
@@ -119,8 +138,12 @@ impl Hub {
             return Err(busy());
         }
         self.recordings.by_room.insert(room.clone(), number);
-        let entry = (room.clone(), id.clone());
-        self.recordings.live.insert(number, entry);
+        let live = Live {
+            room: room.clone(),
+            id: id.clone(),
+            mode,
+        };
+        self.recordings.live.insert(number, live);
         self.directory.set_recording(room, Some(id.clone()));
         let members = self.directory.members(room);
         let peers: Vec<_> = members.iter().map(|member| member.peer).collect();
@@ -149,7 +172,7 @@ impl Hub {
         if let Some(shard) = self.directory.shard(room) {
             let command = Command::Record {
                 room: room.clone(),
-                recording: None,
+                copying: None,
             };
             // Stopped by somebody, it can be stopped again; else nobody waits for it.
             if self.shards.send(shard, command).is_err() && reason == EndReason::Stopped {
@@ -164,17 +187,16 @@ impl Hub {
     pub(super) fn handle_notice(&mut self, now: Now, notice: Notice) {
         match notice {
             Notice::Ending { number, reason } => {
-                let Some((room, _)) = self.recordings.live.get(&number).cloned() else {
+                let Some(Live { room, .. }) = self.recordings.live.get(&number).cloned() else {
                     return;
                 };
                 if self.recordings.by_room.get(&room) != Some(&number) {
                     return;
                 }
                 if let Some(shard) = self.directory.shard(&room) {
-                    let recording = None;
                     let command = Command::Record {
                         room: room.clone(),
-                        recording,
+                        copying: None,
                     };
                     // Copies of what has ended are thrown away.
                     drop(self.shards.send(shard, command));
@@ -182,14 +204,47 @@ impl Hub {
                 self.end_recording(now, number, reason);
             }
             Notice::Finished { number, manifest } => {
-                if let Some((room, recording)) = self.recordings.live.remove(&number) {
+                if let Some(live) = self.recordings.live.remove(&number) {
                     self.directory.add_happening(Happening::RecordingFinished {
-                        room_id: Shown(room),
-                        recording_id: recording.as_str().to_owned(),
+                        room_id: Shown(live.room),
+                        recording_id: live.id.as_str().to_owned(),
                         reason: manifest.end_reason.unwrap_or(EndReason::Interrupted),
                     });
                 }
             }
+            Notice::Composed(manifest) => {
+                let file = manifest.composed.as_deref().unwrap_or_default();
+                let file = format!("{}/{file}", manifest.directory);
+                if let Ok(room) = RoomId::parse(&manifest.room) {
+                    self.directory.add_happening(Happening::RecordingComposed {
+                        room_id: Shown(room),
+                        recording_id: manifest.id,
+                        file,
+                    });
+                }
+            }
+            Notice::Uploaded(manifest) => {
+                // A manifest is a file that people can write.
+                if let Ok(room) = RoomId::parse(&manifest.room) {
+                    self.directory.add_happening(Happening::RecordingUploaded {
+                        room_id: Shown(room),
+                        recording_id: manifest.id,
+                        location: manifest.uploaded_to.unwrap_or_default(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Lets recordings know who speaks.
+    pub(super) fn follow_speakers(&self, event: &Event) {
+        let Event::Speakers { room, speakers } = event else {
+            return;
+        };
+        if let Some(number) = self.recordings.by_room.get(room).copied() {
+            let peer = speakers.first().copied();
+            // A full queue costs a place in the picture only.
+            let _ = self.recordings.order(Order::Speaks { number, peer });
         }
     }
 
@@ -197,7 +252,9 @@ impl Hub {
     pub(super) fn follow(&mut self, now: Now, happening: &Happening) {
         match happening {
             Happening::RoomStarted { room_id } if self.recordings.is_auto => {
-                if let Err(problem) = self.start_recording(now, &room_id.0) {
+                if let Err(problem) =
+                    self.start_recording(now, &room_id.0, RecordingRequest::default())
+                {
                     tracing::error!(room = %room_id.0, "not recorded: {}", problem.message);
                 }
             }
@@ -209,12 +266,20 @@ impl Hub {
                 let Some(number) = self.recordings.by_room.get(room).copied() else {
                     return;
                 };
+                let mode = self.recordings.live.get(&number).map(|live| live.mode);
+                let mode = mode.unwrap_or_default();
+                let member = self.directory.member(*peer);
+                if !mode.is_opaque && member.is_some_and(|member| member.is_encrypted) {
+                    // Nobody waits for the answer.
+                    let _ = self.stop_recording(now, room, EndReason::Encrypted);
+                    return;
+                }
                 self.name_recorded(number, *peer);
                 if let Some(shard) = self.directory.shard(room) {
                     // The shard forgets a room that nobody is in.
                     let command = Command::Record {
                         room: room.clone(),
-                        recording: Some(number),
+                        copying: Some(mode.copying(number)),
                     };
                     if self.shards.send(shard, command).is_err() {
                         tracing::warn!("a shard is busy: a newcomer may not be recorded");
@@ -261,7 +326,7 @@ impl Hub {
         number: RecordingNumber,
         reason: EndReason,
     ) -> RecordingView {
-        let (room, id) = self
+        let Live { room, id, .. } = self
             .recordings
             .live
             .get(&number)
@@ -284,6 +349,12 @@ impl Hub {
             self.act(now, first, vec![Output::Tell(sockets, message)]);
         }
     }
+}
+
+fn encrypted() -> Problem {
+    let text = "someone here encrypts end to end, so the server cannot see what it would record; \
+                `opaque: true` records frames that only the participants can open";
+    Problem::new(Code::RoomEncrypted, text)
 }
 
 fn busy() -> Problem {

@@ -49,6 +49,7 @@ impl Session {
             name: access.name().map(str::to_owned).or(join.participant_name),
             metadata: access.metadata().cloned().or(join.metadata),
             is_hidden: access.is_hidden(),
+            is_encrypted: join.encrypted,
             tracks: Vec::new(),
         };
         self.enter(now, room, member, access, reference, directory)

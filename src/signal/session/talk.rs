@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Output, Session};
 use crate::engine::command::Command;
+use crate::record::order::RecordingRequest;
 use crate::signal::directory::Directory;
 use crate::signal::happening::LeaveReason;
 use crate::signal::message::{Reference, ServerMessage};
@@ -61,8 +62,8 @@ impl Session {
     ) -> Result<Vec<Output>, Problem> {
         self.stay_in(None)?;
         match message {
-            ClientMessage::StartRecording => self.handle_record(true, reference),
-            ClientMessage::StopRecording => self.handle_record(false, reference),
+            ClientMessage::StartRecording(wanted) => self.handle_record(Some(wanted), reference),
+            ClientMessage::StopRecording => self.handle_record(None, reference),
             ClientMessage::Mute { track_id } => relay::mute(self.peer, &track_id, true, directory),
             ClientMessage::Unmute { track_id } => {
                 relay::mute(self.peer, &track_id, false, directory)
@@ -119,14 +120,14 @@ impl Session {
 
     fn handle_record(
         &mut self,
-        is_wanted: bool,
+        wanted: Option<RecordingRequest>,
         reference: Option<Reference>,
     ) -> Result<Vec<Output>, Problem> {
         let room = self.stay_in(None)?.room().clone();
         if let Some(access) = &self.access {
             access.check_record(&room)?;
         }
-        Ok(vec![Output::Record(room, is_wanted, reference)])
+        Ok(vec![Output::Record(room, wanted, reference)])
     }
 
     fn handle_offer(

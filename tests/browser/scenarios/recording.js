@@ -4,16 +4,18 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 
-import { FROM_LOSSY, SERVER_ADDRESS, losing } from '../network.js';
+import { beepAndFlash, offsets, untilSteady } from '../beeps.js';
+import { FROM_LOSSY, losing } from '../network.js';
+import { api, checkFiles, decode, expect, playing, probe, untilFinished } from '../recordings.js';
 import { until } from '../until.js';
 
 const RECORDINGS = path.join(process.env.CORELAY_SCRATCH, 'recordings');
 /** How much of a call is recorded. */
 const SECONDS = 4;
-/** How far a file's length may be from what the manifest says, in seconds. */
-const TOLERANCE = 0.1;
 /** The share of datagrams that a sender with a bad line loses. */
 const LOSS = 0.03;
+/** How far sound and picture of one participant may be apart in its files, in milliseconds. */
+const APART_MS = 40;
 /** How often a room is recorded one time after the other. */
 const TIMES = 100;
 
@@ -37,7 +39,7 @@ export async function run({ server, browsers, check }) {
       await api('POST', `/api/rooms/${room}/recording/stop`);
       const manifest = await untilFinished(recordingId);
       expect(manifest.participants.map(({ name }) => name).sort().join(), 'Ada,Bob');
-      return checkFiles(manifest, { audio: 2, [codec.toLowerCase()]: 2 });
+      return checkFiles(manifest, RECORDINGS, { audio: 2, [codec.toLowerCase()]: 2 });
     });
     if (codec === 'VP8') {
       await check(`a room is recorded ${TIMES} times one after the other`, async () => {
@@ -65,11 +67,31 @@ export async function run({ server, browsers, check }) {
       await playing(gil, fay, 2 * SECONDS);
       await api('POST', '/api/rooms/recorded-lossy/recording/stop');
       if (lost() === 0) throw new Error('nothing was lost');
-      return `${lost()} lost; ${checkFiles(await untilFinished(recordingId), { vp8: 2 })}`;
+      return `${lost()} lost; ${checkFiles(await untilFinished(recordingId), RECORDINGS, { vp8: 2 })}`;
     }));
   await Promise.all([fay.page.close(), gil.page.close()]);
 
   const firefox = await browsers.firefox();
+  for (const [browser, product] of [[await browsers.chromium(), 'Chromium'], [firefox, 'Firefox']]) {
+    await check(`what ${product} sends at one time is together in the files`, async () => {
+      const room = `recorded-beeps-${product.toLowerCase()}`;
+      const hal = await browsers.join(browser, room, 'Hal', {}, null, beepAndFlash);
+      await hal.untilState('connected');
+      const { recordingId } = await api('POST', `/api/rooms/${room}/recording/start`);
+      await hal.page.evaluate(() => window.flashes.splice(0));
+      await untilSteady(hal);
+      await api('POST', `/api/rooms/${room}/recording/stop`);
+      const manifest = await untilFinished(recordingId);
+      checkFiles(manifest, RECORDINGS, { vp8: 1, opus: 1 });
+      const [{ id }] = manifest.participants;
+      const apart = offsets(manifest, path.join(RECORDINGS, manifest.directory), id);
+      const figures = `beeps are later by ${apart.map(Math.round).join(', ')} ms`;
+      if (apart.some((ms) => Math.abs(ms) > APART_MS)) throw new Error(figures);
+      await hal.page.close();
+      return figures;
+    });
+  }
+
   const cy = await browsers.join(chromium, 'recorded-mixed', 'Cy');
   const dan = await browsers.join(firefox, 'recorded-mixed', 'Dan');
   await Promise.all([cy.untilMeets(dan), dan.untilMeets(cy)]);
@@ -84,7 +106,7 @@ export async function run({ server, browsers, check }) {
     const manifest = await untilFinished(recordingId);
     const left = manifest.participants.find(({ name }) => name === 'Eve').leftMs;
     if (!(left > 0)) throw new Error('nobody noticed that Eve left');
-    return checkFiles(manifest, {});
+    return checkFiles(manifest, RECORDINGS, {});
   });
 
   await check('a killed server leaves files that play, and repairs them', async () => {
@@ -101,7 +123,7 @@ export async function run({ server, browsers, check }) {
     await server.start();
     const manifest = await api('GET', `/api/recordings/${recordingId}`);
     expect(manifest.state, 'interrupted');
-    return checkFiles(manifest, {});
+    return checkFiles(manifest, RECORDINGS, {});
   });
   await Promise.all([cy.page.close(), dan.page.close()]);
 
@@ -123,80 +145,4 @@ export async function run({ server, browsers, check }) {
     }
     return figures.join(', ');
   });
-}
-
-/** Waits until so many more seconds of someone's pictures were seen. */
-function playing(viewer, other, seconds) {
-  return viewer.untilSees(other, { frames: seconds * 20, seconds: seconds * 10 });
-}
-
-async function untilFinished(id) {
-  return until(
-    `${id} is finished`,
-    10,
-    async () => {
-      const manifest = await api('GET', `/api/recordings/${id}`);
-      return manifest.state === 'finished' && manifest;
-    },
-    () => api('GET', `/api/recordings/${id}`),
-  );
-}
-
-/** Decodes every file, and counts codecs. @returns {string} figures */
-function checkFiles(manifest, wanted) {
-  const counts = {};
-  const figures = [];
-  for (const { kind, source, files, gaps } of manifest.tracks) {
-    if (files.length === 0) throw new Error(`nothing was recorded of a ${source}`);
-    for (const { name, codec, durationMs, frames } of files) {
-      const { seconds, codec: found } = decode(path.join(RECORDINGS, manifest.directory, name));
-      expect(found, codec);
-      if (Math.abs(seconds - durationMs / 1000) > TOLERANCE) {
-        throw new Error(`${name} lasts ${seconds} s, the manifest says ${durationMs} ms`);
-      }
-      counts[kind] = (counts[kind] ?? 0) + 1;
-      counts[codec] = (counts[codec] ?? 0) + 1;
-      figures.push(`${source} ${codec} ${seconds.toFixed(2)} s ${frames} frames ${gaps.length} gaps`);
-    }
-  }
-  for (const [what, count] of Object.entries(wanted)) {
-    if ((counts[what] ?? 0) < count) throw new Error(`${counts[what] ?? 0} files of ${what}`);
-  }
-  return figures.join('; ');
-}
-
-/** Decodes every frame: ffmpeg has nothing to say about a file that is whole. */
-function decode(file) {
-  const args = ['-v', 'error', '-i', file, '-f', 'null', '-'];
-  const { status, stderr } = spawnSync('ffmpeg', args, { encoding: 'utf8' });
-  if (status !== 0 || stderr !== '') throw new Error(`${path.basename(file)}: ${stderr}`);
-  return probe(file);
-}
-
-/** How long a file plays, by its last packet, and its codec. */
-function probe(file) {
-  const args = ['-v', 'error', '-of', 'json', '-show_entries',
-    'format=duration:stream=codec_name:packet=pts_time,duration_time', '-show_packets', file];
-  const { status, stdout, stderr } = spawnSync('ffprobe', args, {
-    encoding: 'utf8',
-    maxBuffer: 1 << 26,
-  });
-  if (status !== 0) throw new Error(`${path.basename(file)}: ${stderr}`);
-  const { format, streams, packets } = JSON.parse(stdout);
-  const last = packets.at(-1);
-  const end = Number(last.pts_time) + Number(last.duration_time ?? 0);
-  return { seconds: Number(format.duration ?? end), codec: streams[0].codec_name };
-}
-
-async function api(method, address) {
-  const response = await fetch(`http://${SERVER_ADDRESS}:8080${address}`, {
-    method,
-    signal: AbortSignal.timeout(5_000),
-  });
-  if (!response.ok) throw new Error(`${method} ${address}: ${response.status} ${await response.text()}`);
-  return response.json();
-}
-
-function expect(found, wanted) {
-  if (found !== wanted) throw new Error(`${found}, not ${wanted}`);
 }
