@@ -182,7 +182,8 @@ impl Run {
                 room,
                 index,
                 publishers: plan.publishers,
-                publishes,
+                // A room of sound alone has people who send nothing.
+                publishes: publishes && (!plan.no_video || index < plan.speakers()),
                 watches: !publishes || plan.meeting,
                 audio: plan.audio,
                 video: !plan.no_video,

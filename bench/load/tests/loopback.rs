@@ -91,3 +91,23 @@ fn a_meeting_in_three_qualities_reaches_everyone() {
     assert!(result["delivered"].as_u64().unwrap() > 30, "{result}");
     assert_eq!(result["strays"], 0);
 }
+
+#[test]
+fn in_a_room_of_sound_alone_those_who_are_silent_hear_who_speaks() {
+    let server = Server::start();
+    let result = server.load(&[
+        "--publishers",
+        "4",
+        "--subscribers",
+        "0",
+        "--meeting",
+        "--audio",
+        "--no-video",
+        "--speakers",
+        "2",
+    ]);
+    assert_eq!(result["joins"], 4, "{result}");
+    let delivered = result["delivered"].as_f64().unwrap();
+    // 50 packets a second of each speaker: three hear the one, three the other.
+    assert!(delivered > 200.0, "{result}");
+}
