@@ -91,6 +91,7 @@ fn share_out(criterion: &mut Criterion) {
         let budget = Budget {
             bps: tracks as u64 * 1_250_000,
             stays_bps: tracks as u64 * 1_250_000,
+            least_bps: tracks as u64 * 1_250_000,
             is_proven: true,
         };
         group.throughput(Throughput::Elements(tracks as u64));

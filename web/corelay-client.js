@@ -285,6 +285,9 @@ export class CorelayClient extends EventTarget {
       case 'quality':
         this.#emit('quality', message);
         break;
+      case 'unwanted-layers':
+        this.#session?.handleUnwanted(message);
+        break;
       case 'kicked':
         this.#finish(message.reason);
         break;

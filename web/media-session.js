@@ -51,6 +51,10 @@ const CAMERA_LAYERS = [
   { rid: 'f', maxBitrate: 1_700_000 },
 ];
 
+/** Tells the server what depends on what in a stream of several layers, so that it can choose. */
+const DESCRIPTOR =
+  'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension';
+
 const STATES = {
   new: 'waiting',
   connecting: 'connecting',
@@ -118,6 +122,7 @@ export class MediaSession {
       const init = { direction: 'sendonly', sendEncodings };
       const added = this.peerConnection.addTransceiver(track, init);
       if (this.#codec && track.kind === 'video') preferCodec(added, this.#codec);
+      describeLayers(added);
       this.#senders.set(source, added);
       return this.#negotiate();
     }
@@ -133,11 +138,14 @@ export class MediaSession {
    * Chromium would send the smallest layers only: it gets as many as it is large enough for.
    */
   #encodings(track, source) {
-    const single = this.#codec && !['VP8', 'H264'].includes(this.#codec.toUpperCase());
-    if (source !== 'camera' || single) return [{}];
+    if (source !== 'camera') return [{}];
     const { width = 0, height = 0 } = track.getSettings();
     const size = Math.max(width, height);
     if (size < 480) return [{}];
+    if (this.#codec && !['VP8', 'H264'].includes(this.#codec.toUpperCase())) {
+      // Those that describe layers can also have them in one stream.
+      return canDescribeLayers() && size >= 960 ? [{ scalabilityMode: 'L3T3_KEY' }] : [{}];
+    }
     return size < 960 ? CAMERA_LAYERS.slice(1) : CAMERA_LAYERS;
   }
 
@@ -210,6 +218,17 @@ export class MediaSession {
       this.slots.set(mid, slot);
       this.#hooks.slot(slot);
     }
+  }
+
+  /** Nobody watches the encodings of these RIDs; all others are wanted. */
+  async handleUnwanted({ mid, rids }) {
+    const sender = this.peerConnection.getTransceivers().find((t) => t.mid === mid)?.sender;
+    const parameters = sender?.getParameters();
+    if (!parameters?.encodings?.some((encoding) => encoding.rid)) return;
+    for (const encoding of parameters.encodings) encoding.active = !rids.includes(encoding.rid);
+    await sender.setParameters(parameters).catch((error) => {
+      if (!this.#closed) this.#hooks.error('layers', error.message);
+    });
   }
 
   async handleCandidate(candidate) {
@@ -320,7 +339,7 @@ export class MediaSession {
       t.receiver.track.kind === kind && (t.direction === 'recvonly' || t.direction === 'sendrecv');
     const have = this.peerConnection.getTransceivers().filter(receives).length;
     for (let n = have; n < this.#wish[kind]; n += 1) {
-      this.peerConnection.addTransceiver(kind, { direction: 'recvonly' });
+      describeLayers(this.peerConnection.addTransceiver(kind, { direction: 'recvonly' }));
     }
   }
 
@@ -346,6 +365,19 @@ export class MediaSession {
     }
     return tracks;
   }
+}
+
+const canDescribeLayers = () =>
+  'setHeaderExtensionsToNegotiate' in RTCRtpTransceiver.prototype;
+
+/** Offers to say of each packet what it depends on; Chromium does so only when asked. */
+function describeLayers(transceiver) {
+  if (!canDescribeLayers()) return;
+  const extensions = transceiver.getHeaderExtensionsToNegotiate();
+  const descriptor = extensions.find(({ uri }) => uri === DESCRIPTOR);
+  if (descriptor?.direction !== 'stopped') return;
+  descriptor.direction = 'sendrecv';
+  transceiver.setHeaderExtensionsToNegotiate(extensions);
 }
 
 /** Leaves one video codec, and what repairs it, to choose from. */

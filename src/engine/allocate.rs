@@ -24,6 +24,8 @@ pub struct Budget {
     pub bps: u64,
     /// What is sent already may go on within this: estimates waver.
     pub stays_bps: u64,
+    /// Likewise the cheapest rung of each track: better than nothing.
+    pub least_bps: u64,
     /// Whether the path is known to carry no more: it was seen congested, or has been probed. As
     /// long as it is not, every track is sent its cheapest rung; else a publisher without small
     /// layers could never be seen by who begins with a low estimate.
@@ -271,6 +273,8 @@ impl Climb {
         let stays = self.before.is_some_and(|before| next <= before);
         let fits = if self.is_new {
             used_bps <= purse.budget.bps
+        } else if stays && next == 0 {
+            used_bps <= purse.budget.least_bps
         } else if stays {
             used_bps <= purse.budget.stays_bps
         } else {
@@ -329,6 +333,31 @@ fn ceiling(demand: &Demand<'_>) -> Option<u8> {
     let enough = demand.rungs.iter().filter_map(layer).min();
     let top = cap.min(enough.unwrap_or(u8::MAX));
     highest(demand.rungs, |rung| rung.layer <= top)
+}
+
+/// Up to which of a track's layers, the smallest first, sending makes sense for a viewer whose path
+/// carries everything; 0 as well when it sees nothing of it.
+#[must_use]
+pub fn reach(sizes: &[Option<Size>], view: Option<Size>, quality: Quality) -> u8 {
+    let rungs = sizes.iter().zip(0_u8..);
+    let rungs: Vec<_> = rungs
+        .map(|(size, layer)| Rung {
+            layer,
+            temporal: 0,
+            bps: layer.into(),
+            size: *size,
+        })
+        .collect();
+    let demand = Demand {
+        rungs: &rungs,
+        source: Source::Camera,
+        speaks: false,
+        priority: 0,
+        view,
+        quality,
+        before: Before::New,
+    };
+    ceiling(&demand).unwrap_or(0)
 }
 
 /// Whether a picture of this size is sharp in that place: shown whole, it is enlarged by no more
@@ -400,6 +429,7 @@ mod tests {
         Budget {
             bps,
             stays_bps: bps,
+            least_bps: bps,
             is_proven: true,
         }
     }
@@ -621,11 +651,24 @@ mod tests {
     }
 
     #[test]
+    fn a_viewer_reaches_for_what_its_place_shows_and_its_cap_allows() {
+        let sizes = CAMERA.map(|rung| rung.size);
+        let of = |view, quality| reach(&sizes, view, quality);
+        assert_eq!(of(None, Quality::Auto), 2);
+        assert_eq!(of(None, Quality::Medium), 1);
+        assert_eq!(of(size(320, 180), Quality::High), 0);
+        assert_eq!(of(size(0, 0), Quality::High), 0);
+        assert_eq!(reach(&[], None, Quality::Auto), 0);
+        assert_eq!(reach(&[None; 3], size(320, 180), Quality::Auto), 2);
+    }
+
+    #[test]
     fn what_is_sent_goes_on_within_a_budget_of_its_own() {
         let mut demands = [camera(&CAMERA), camera(&CAMERA)];
         let budget = |kbps: u64| Budget {
             bps: kbps * KBIT,
             stays_bps: (kbps + 100) * KBIT,
+            least_bps: (kbps + 100) * KBIT,
             is_proven: true,
         };
         let mut at = |kbps: u64| text(&again(budget(kbps), &mut demands));

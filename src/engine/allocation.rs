@@ -25,6 +25,14 @@ const TOLERANCE: f64 = 1.25;
 /// client that is short of CPU reports late, which looks like a queue.
 const DELIVERED: f64 = 0.9;
 
+/// But this share where something is lost on the way or stands in a queue. Headers are counted in
+/// what arrives and not in what is sent: they are 4 % and more.
+const DELIVERED_UNCLEAR: f64 = 1.0;
+
+/// And then goes on at up to this multiple only: an estimate that follows a cut is about this much
+/// below what the path carries.
+const TOLERANCE_UNCLEAR: f64 = 1.1;
+
 /// A layer that takes this many times what the path carries is stopped before a smaller one
 /// begins: it would arrive in shreds, and keep the other waiting.
 const HOPELESS: u64 = 2;
@@ -118,6 +126,7 @@ impl Engine {
         let wanted = sound_bps as f64 * SOUND_HEADROOM + allocation.wanted_bps as f64;
         peer.send_side.set_wanted(Bitrate::from(wanted));
         let mut told = Vec::new();
+        let mut publishers = Vec::new();
         peer.warnings
             .handle_held_back(held_back(&allocation.grants));
         for (index, (seat, grant)) in seats.iter().zip(&allocation.grants).enumerate() {
@@ -127,9 +136,10 @@ impl Engine {
             };
             if spared.leaves_out(index) {
                 slot.aim(None, Before::Paused);
-                track.handle_aim(key, seat.slot, slot.takes());
+                track.handle_aim(key, seat.slot, slot.takes(), reach(track, seat));
                 continue;
             };
+            publishers.push(track.publisher);
             let rungs = &rungs[seat.rungs.clone()];
             let playing = rungs.iter().find(|rung| is_live(rung, seat, track));
             aim(now, slot, track, seat, rungs, *grant);
@@ -140,11 +150,14 @@ impl Engine {
             if is_left && playing.is_some_and(|rung| rung.bps > HOPELESS * budget.bps) {
                 slot.await_keyframe();
             }
-            track.handle_aim(key, seat.slot, slot.takes());
+            track.handle_aim(key, seat.slot, slot.takes(), reach(track, seat));
         }
         if !told.is_empty() {
             let (peer, tracks) = (peer.id, told);
             self.tell(Event::Sent { peer, tracks });
+        }
+        for publisher in publishers {
+            self.weigh_wanted(now, publisher);
         }
         self.begin_layers(now, key);
     }
@@ -200,17 +213,27 @@ fn budget(peer: &Peer, sound_bps: u64, seats: &[Seat], demands: &[Demand<'_>]) -
     let playing_bps: u64 = demands.iter().map(playing).sum();
     let delivered = peer.send_side.delivered();
     let sent_bps = sound_bps + seats.iter().map(|seat| seat.sent_bps).sum::<u64>();
-    let arrives =
-        delivered.is_some_and(|delivered| delivered.as_f64() >= DELIVERED * sent_bps as f64);
-    let bps = (estimate as u64).saturating_sub(sound_bps);
-    let tolerated = ((estimate * TOLERANCE) as u64).saturating_sub(sound_bps);
-    Budget {
-        bps,
-        stays_bps: if arrives {
+    let arrives = |least: f64| {
+        delivered.is_some_and(|delivered| delivered.rate.as_f64() >= least * sent_bps as f64)
+    };
+    let stays = |least: f64, tolerance: f64| {
+        let tolerated = ((estimate * tolerance) as u64).saturating_sub(sound_bps);
+        if arrives(least) {
             tolerated.max(playing_bps)
         } else {
             tolerated
+        }
+    };
+    let is_clear = delivered.is_none_or(|delivered| delivered.is_clear);
+    let bps = (estimate as u64).saturating_sub(sound_bps);
+    Budget {
+        bps,
+        stays_bps: if is_clear {
+            stays(DELIVERED, TOLERANCE)
+        } else {
+            stays(DELIVERED_UNCLEAR, TOLERANCE_UNCLEAR)
         },
+        least_bps: stays(DELIVERED, TOLERANCE),
         is_proven: peer.send_side.is_short(),
     }
 }
@@ -223,6 +246,14 @@ fn playing(demand: &Demand<'_>) -> u64 {
     let mut rungs = demand.rungs.iter().rev();
     let rung = rungs.find(|rung| (rung.layer, rung.temporal) <= (layer, temporal));
     rung.map_or(0, |rung| rung.bps)
+}
+
+/// Up to which place the layers of a track make sense to this viewer, whatever its path carries.
+fn reach(track: &Track, seat: &Seat) -> u8 {
+    let places = (0..track.seen.places()).filter_map(|place| track.seen.at(place));
+    let sizes: Vec<_> = places.map(|layer| track.seen.size(layer)).collect();
+    let view = seat.shown.map(|shown| shown.size);
+    allocate::reach(&sizes, view, seat.quality)
 }
 
 /// How much is held back for want of bandwidth.

@@ -207,6 +207,17 @@ pub enum Event {
         /// nothing is sent.
         tracks: Vec<(TrackId, Option<u8>, Reason)>,
     },
+    /// Which layers of a track nobody watches has changed.
+    Unwanted {
+        /// Who publishes it.
+        peer: PeerId,
+        /// Which track.
+        track: TrackId,
+        /// Its m-line.
+        mid: String,
+        /// The RIDs that need not be sent; none when all are wanted.
+        rids: Vec<String>,
+    },
     /// A track is gone.
     TrackUnpublished {
         /// Where.

@@ -10,6 +10,7 @@ use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 use super::Options;
 use super::dtls::{Identity, KeyPort, with_keys};
 use super::limits::CHANNEL_SENDING_BYTES;
+use super::svc::extension;
 
 /// Where clients can reach this server.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +61,7 @@ fn config(creds: IceCreds, identity: &Identity) -> RtcConfig {
         .set_dtls_version(DtlsVersion::Dtls12)
         .set_local_ice_credentials(creds)
         .set_sctp_max_buffered_amount(CHANNEL_SENDING_BYTES)
+        .set_extension(extension::ID, extension::extension())
         .clear_codecs()
         .enable_opus(true, false)
         .enable_vp8(true)

@@ -58,6 +58,8 @@ pub enum Layering {
     Simulcast,
     /// Each needs those below it, in one stream (SVC).
     Spatial,
+    /// Likewise, but only in keyframes (K-SVC): between them each goes on by itself.
+    Keyed,
 }
 
 /// One packet, as far as it counts here.
@@ -124,6 +126,12 @@ impl Layers {
         }
     }
 
+    /// How they relate.
+    #[must_use]
+    pub fn layering(&self) -> Layering {
+        self.layering
+    }
+
     /// Takes in a packet. Layers past [`TRACK_LAYERS`] count for nothing.
     pub fn handle_packet(&mut self, now: Instant, packet: &Packet) -> Option<Change> {
         let index = usize::from(packet.layer);
@@ -172,6 +180,12 @@ impl Layers {
         u8::try_from(place).ok()
     }
 
+    /// How many layers were seen.
+    #[must_use]
+    pub fn places(&self) -> u8 {
+        self.count as u8
+    }
+
     /// How big a layer's pictures are, if it said so.
     #[must_use]
     pub fn size(&self, layer: u8) -> Option<Size> {
@@ -186,11 +200,16 @@ impl Layers {
         seen.map_or(0, |seen| seen.rate.price(now, temporal))
     }
 
-    /// What a layer sends up to a temporal layer, in bits per second.
+    /// What a layer sends up to a temporal layer, with what it needs, in bits per second.
     #[must_use]
     pub fn sent_bps(&self, now: Instant, layer: u8, temporal: u8) -> u64 {
-        let seen = self.seen.get(usize::from(layer));
-        seen.map_or(0, |seen| seen.rate.measured(now, temporal))
+        let lowest = if self.layering == Layering::Spatial {
+            0
+        } else {
+            layer
+        };
+        let all = (lowest..=layer).filter_map(|layer| self.seen.get(usize::from(layer)));
+        all.map(|seen| seen.rate.measured(now, temporal)).sum()
     }
 
     /// Frames per second of late, a low estimate.
@@ -238,7 +257,7 @@ impl Layers {
     fn take_sizes(&mut self, index: usize, sizes: Sizes) {
         match self.layering {
             Layering::Simulcast => self.seen[index].size = Some(sizes[0]),
-            Layering::Spatial => {
+            Layering::Spatial | Layering::Keyed => {
                 for (seen, size) in self.seen.iter_mut().zip(sizes) {
                     seen.size = (size.pixels() > 0).then_some(size);
                 }
@@ -262,7 +281,7 @@ impl Layers {
 
     /// Keeps the order of size. Spatial layers are numbered by it already.
     fn sort(&mut self, now: Instant) {
-        if self.layering == Layering::Spatial {
+        if self.layering != Layering::Simulcast {
             self.order[..self.count].sort_unstable();
             return;
         }

@@ -43,9 +43,11 @@ pub mod stats;
 pub(crate) mod stock;
 mod streams;
 mod subscription;
+pub mod svc;
 pub mod tcp;
 mod timestamp;
 mod track;
+mod wanted;
 pub mod warnings;
 mod wishes;
 
@@ -71,10 +73,8 @@ use dtls::Identity;
 use egress::clock::WallClock;
 use egress::feedback::Feedback;
 use egress::packet::Batch;
-use limits::ARENA_BYTES;
 use peer::Peer;
 use room::Room;
-use router::Turn;
 use stats::Stats;
 use track::Track;
 use warnings::Thresholds;
@@ -194,7 +194,7 @@ pub struct Engine {
     /// Counts tracks, to tell their histories apart.
     histories: u32,
     deadlines: Deadlines<Key<Peer>>,
-    turn: Turn,
+    turn: router::Turn,
     /// What leaves in this turn, sealed.
     batch: Batch,
     /// What a client reported: reused.
@@ -230,7 +230,7 @@ impl Engine {
             tracks: Arena::default(),
             histories: 0,
             deadlines: Deadlines::new(),
-            turn: Turn::default(),
+            turn: router::Turn::default(),
             batch: Batch::new(),
             feedback: Feedback::new(),
             wall_clock: WallClock::new(now, since_epoch),
@@ -327,6 +327,7 @@ impl Engine {
             self.tell_lost(now, key);
             self.review(now, key);
             self.weigh_silence(now, key);
+            self.weigh_wanted(now, key);
             self.send_due_keyframe_requests(now, key);
             if let Some(peer) = self.peers.get_mut(key)
                 && peer.is_pacing_due(now)
@@ -340,7 +341,7 @@ impl Engine {
     /// The next thing the shard must do; `None` when there is nothing left in this turn.
     pub fn poll_output(&mut self) -> Option<Output> {
         while self.outbox.is_empty() {
-            if self.batch.bytes().len() >= ARENA_BYTES || !self.give_out_next() {
+            if self.batch.bytes().len() >= limits::ARENA_BYTES || !self.give_out_next() {
                 return None;
             }
             self.settle(self.now);

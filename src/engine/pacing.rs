@@ -93,7 +93,7 @@ impl Peer {
                 desk.stats.dropped.add(Dropped::NoTrack);
                 continue;
             };
-            if matches!(passing, Passing::Begins(_)) {
+            if matches!(passing, Passing::Begins { .. }) {
                 // Who begins anew has no use for what came before.
                 for _ in 0..self.waiting.drop_slot(slot) {
                     desk.stats.dropped.add(Dropped::OtherLayer);

@@ -61,6 +61,8 @@ pub(crate) struct Peer {
     pub(crate) outbox: VecDeque<Transmit>,
     /// Its data channels.
     pub(crate) channels: Channels,
+    /// Its packets may have header extensions of both forms (RFC 8285 §4.1.2).
+    pub(crate) mixes_extensions: bool,
     /// Its latest offer has data channels.
     pub(crate) offers_data: bool,
     /// Everything it is sent besides what str0m sends.
@@ -156,6 +158,7 @@ impl Peer {
             events: VecDeque::new(),
             outbox: VecDeque::new(),
             channels: Channels::default(),
+            mixes_extensions: false,
             offers_data: false,
             send_side: SendSide::new(now, keys),
             clock: SourceClock::default(),

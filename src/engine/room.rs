@@ -173,6 +173,7 @@ fn play(
             peer: viewer,
             slot: place,
             takes: slot.takes(),
+            reach: u8::MAX,
         });
     }
 }

@@ -1,6 +1,7 @@
 //! Fast path: media down to the slots that play it, keyframe requests up to its publisher.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
 use str0m::media::{Rid, SenderFeedback};
@@ -12,13 +13,14 @@ use super::command::Kind;
 use super::copies::Copied;
 use super::egress::clock::{Ntp, StreamClock, WallClock};
 use super::egress::history::Stored;
-use super::layers;
+use super::layers::{self, Layering, Layers};
 use super::limits::TURN_PACKETS;
 use super::pacing::Desk;
 use super::peer::{Due, Peer};
 use super::room::Room;
 use super::stats::{Dropped, Stats};
-use super::subscription::clock_rate;
+use super::subscription::{Offered, clock_rate};
+use super::svc::{Frame, extension};
 use super::track::{MediaPacket, Track, Watcher};
 use super::{Engine, Output};
 
@@ -101,25 +103,29 @@ impl Engine {
         if turn.packets.len() == TURN_PACKETS {
             return Err(Dropped::TurnQueueFull);
         }
-        let facts = facts_of(track, &packet);
+        let (facts, frame) = read(track, layer, &packet);
         let has_changed = watch_layer(track, now, layer, &facts, &packet);
         let (copied, asked) = track.copy(layer, &facts, &packet);
         outbox.extend(copied.map(|packet| Output::Copied(Copied::Packet(packet))));
         if let Some(layer) = asked.and_then(|asked| track.layers.get_mut(usize::from(asked))) {
             layer.keyframes.request(now);
         }
-        let place = (key, layer, packet.header.timestamp);
+        let offered = Offered {
+            track: key,
+            layer,
+            timestamp: packet.header.timestamp,
+            facts: &facts,
+            frame: frame.as_deref(),
+            is_svc: track.is_svc(),
+        };
         for watcher in &mut track.watchers {
             if watcher.takes & 1 << layer != 0 {
-                offer(watcher, peers, turn, stats, place, &facts);
+                offer(watcher, peers, turn, stats, &offered);
             }
         }
-        let packet = keep((now, wall_clock), (key, track), layer, facts, packet);
-        let replay = &mut track.layers[usize::from(layer)].replay;
-        if track.info.kind == Kind::Video && replay.wants(facts.starts_keyframe) {
-            let place = (packet.seq, packet.timestamp);
-            replay.handle_packet(now, place, facts.starts_keyframe, packet.clone());
-        }
+        let described = (facts, frame);
+        let packet = keep((now, wall_clock), (key, track), layer, described, packet);
+        keep_to_replay(now, track, layer, &packet);
         let level = packet.audio_level;
         turn.packets.push(packet);
         if let Some(level) = level.filter(|_| track.info.kind == Kind::Audio) {
@@ -216,13 +222,18 @@ impl Engine {
             .filter_map(|(slot, index)| Some((index, slot.track()?, slot.wants_keyframe()?)))
             .collect();
         for (slot, track, layer) in waiting {
+            let layer = self
+                .tracks
+                .get(track)
+                .map_or(layer, |track| track.stream_of(layer));
             if !self.replay(now, viewer, slot, (track, layer)) {
                 self.want_keyframe(now, track, layer);
             }
         }
     }
 
-    /// Gives a slot in which nothing plays the last keyframe of a layer again, if it is fresh.
+    /// Gives a slot the last keyframe of a layer again, if it is fresh. Not where that would come a
+    /// second time: in one stream with what plays.
     fn replay(
         &mut self,
         now: Instant,
@@ -236,10 +247,11 @@ impl Engine {
             turn,
             ..
         } = self;
-        let Some(layers) = tracks.get(track).map(|track| &track.layers) else {
+        let Some(played) = tracks.get(track) else {
             return false;
         };
-        let Some(packets) = layers
+        let Some(packets) = played
+            .layers
             .get(usize::from(layer))
             .map(|layer| layer.replay.packets(now))
         else {
@@ -251,11 +263,19 @@ impl Engine {
         let Some(slot) = viewer.slots.get_mut(usize::from(index)) else {
             return false;
         };
-        if slot.live().is_some() || turn.packets.len() + packets.len() > TURN_PACKETS {
+        let is_again = slot.live().is_some() && played.is_svc();
+        if is_again || turn.packets.len() + packets.len() > TURN_PACKETS {
             return false;
         }
         for (_, packet) in packets {
-            let Ok(passing) = slot.select((track, layer), packet.timestamp, &packet.facts) else {
+            let Ok(passing) = slot.select(&Offered {
+                track,
+                layer,
+                timestamp: packet.timestamp,
+                facts: &packet.facts,
+                frame: packet.frame.as_deref(),
+                is_svc: played.is_svc(),
+            }) else {
                 continue;
             };
             viewer.due.push(Due {
@@ -268,7 +288,11 @@ impl Engine {
                 ..packet.clone()
             });
         }
-        let has_begun = slot.live() == Some(layer);
+        let has_begun = if played.is_svc() {
+            slot.live().is_some()
+        } else {
+            slot.live() == Some(layer)
+        };
         if has_begun {
             turn.list(key, viewer);
         }
@@ -283,6 +307,7 @@ impl Engine {
         if track.info.kind == Kind::Audio {
             return;
         }
+        let layer = track.stream_of(layer);
         // Before anything has arrived there is nothing to ask for: it begins with a keyframe.
         let Some(layer) = track.layers.get_mut(usize::from(layer)) else {
             return;
@@ -322,8 +347,7 @@ fn offer(
     peers: &mut Arena<Peer>,
     turn: &mut Turn,
     stats: &mut Stats,
-    (track, layer, timestamp): (Key<Track>, u8, u32),
-    facts: &PayloadFacts,
+    offered: &Offered<'_>,
 ) {
     let Some(viewer) = peers.get_mut(watcher.peer).filter(|v| v.is_connected()) else {
         return;
@@ -331,7 +355,7 @@ fn offer(
     let Some(slot) = viewer.slots.get_mut(usize::from(watcher.slot)) else {
         return;
     };
-    let passing = slot.select((track, layer), timestamp, facts);
+    let passing = slot.select(offered);
     watcher.takes = slot.takes();
     match passing {
         Ok(passing) => {
@@ -343,6 +367,36 @@ fn offer(
             turn.list(watcher.peer, viewer);
         }
         Err(dropped) => stats.dropped.add(dropped),
+    }
+}
+
+/// What a packet says about itself: by its dependency descriptor, else by its payload.
+fn read(track: &mut Track, layer: u8, packet: &RtpPacket) -> (PayloadFacts, Option<Arc<Frame>>) {
+    let frame = frame_of(track, layer, packet);
+    let facts = match &frame {
+        Some(frame) => frame.facts(),
+        None => facts_of(track, packet),
+    };
+    relate_layers(track, frame.as_deref(), &facts);
+    (facts, frame)
+}
+
+/// What a packet's dependency descriptor says, if it has one that makes sense.
+fn frame_of(track: &mut Track, layer: u8, packet: &RtpPacket) -> Option<Arc<Frame>> {
+    let bytes = extension::descriptor(&packet.header.ext_vals)?;
+    let reader = &mut track.layers.get_mut(usize::from(layer))?.descriptors;
+    reader.read(bytes).map(Arc::new)
+}
+
+/// A keyframe may begin or end having layers in one stream.
+fn relate_layers(track: &mut Track, frame: Option<&Frame>, facts: &PayloadFacts) {
+    let layering = match frame {
+        // Several streams, each with layers: what is chosen between is streams.
+        Some(frame) if track.layers.len() == 1 => frame.layering(),
+        _ => Layering::Simulcast,
+    };
+    if facts.starts_keyframe && layering != track.seen.layering() {
+        track.seen = Layers::new(layering);
     }
 }
 
@@ -372,7 +426,11 @@ fn watch_layer(
         return false;
     }
     let packet = layers::Packet {
-        layer,
+        layer: if track.is_svc() {
+            facts.spatial_layer.unwrap_or(0)
+        } else {
+            layer
+        },
         temporal: facts.temporal_layer.unwrap_or(0),
         bytes: packet.payload.len(),
         timestamp: packet.header.timestamp,
@@ -381,12 +439,22 @@ fn watch_layer(
     track.seen.handle_packet(now, &packet).is_some()
 }
 
+/// Keeps a packet for who comes or switches just now.
+fn keep_to_replay(now: Instant, track: &mut Track, layer: u8, packet: &MediaPacket) {
+    let is_key = packet.facts.starts_keyframe;
+    let replay = &mut track.layers[usize::from(layer)].replay;
+    if track.info.kind == Kind::Video && replay.wants(is_key) {
+        let place = (packet.seq, packet.timestamp);
+        replay.handle_packet(now, place, is_key, packet.clone());
+    }
+}
+
 /// Takes out of a received packet what its subscribers need, and keeps it to be sent again.
 fn keep(
     (now, wall_clock): (Instant, &WallClock),
     (key, track): (Key<Track>, &mut Track),
     layer: u8,
-    facts: PayloadFacts,
+    (facts, frame): (PayloadFacts, Option<Arc<Frame>>),
     packet: RtpPacket,
 ) -> MediaPacket {
     let header = &packet.header;
@@ -401,7 +469,7 @@ fn keep(
         });
     let stored = Stored {
         payload: packet.payload.clone(),
-        descriptor: None,
+        descriptor: frame.as_ref().map(|frame| Arc::clone(&frame.bytes)),
         audio_level: audio_level(&header.ext_vals),
         video_orientation: header.ext_vals.video_orientation.map(|o| o as u8),
         marker: header.marker,
@@ -419,6 +487,7 @@ fn keep(
         stored: track.history.push(now, stored),
         payload: packet.payload,
         facts,
+        frame,
     }
 }
 

@@ -3,9 +3,11 @@
 //! Another layer begins with a keyframe of its own, and until that comes the old one goes on; the
 //! one exception is a viewer that sees nothing yet, whom any smaller layer's keyframe serves.
 //! Temporal layers go down with the next picture, and up where a picture allows it. Whether a
-//! packet passes never depends on time or on sender reports.
+//! packet passes never depends on time or on sender reports. Of a stream with layers in it
+//! [`svc`](super::svc) knows what passes.
 
 use super::codec::{LayerSync, PayloadFacts};
+use super::svc::{Choice, Chooser, Frame, Wanted};
 use super::timestamp::is_after;
 
 /// What a viewer is to get.
@@ -47,6 +49,10 @@ pub struct Selector {
     live: Option<u8>,
     /// Up to which temporal layer.
     temporal: Temporal,
+    /// What passes of a stream with layers in it; `None` where each layer is a stream.
+    stream: Option<Box<Chooser>>,
+    /// What passed last ends its picture.
+    ends_picture: bool,
 }
 
 /// Limits that late packets are judged by. One changes with a picture at most.
@@ -76,7 +82,7 @@ impl Selector {
     pub fn set_target(&mut self, target: Option<Target>) {
         self.target = target;
         if target.is_none() {
-            self.live = None;
+            self.restart();
         }
     }
 
@@ -95,14 +101,36 @@ impl Selector {
     /// Up to which temporal layer it passes.
     #[must_use]
     pub fn temporal(&self) -> u8 {
-        self.temporal.limit
+        match self.stream.as_ref().and_then(|stream| stream.live()) {
+            Some((_, temporal)) => temporal,
+            None => self.temporal.limit,
+        }
+    }
+
+    /// The decode targets that pass, a bit each; all where each layer is a stream.
+    #[must_use]
+    pub fn within(&self) -> u32 {
+        let stream = self.stream.as_ref();
+        stream.map_or(u32::MAX, |stream| stream.within())
+    }
+
+    /// Whether the packet that passed last is the last of its picture here, though its publisher
+    /// sent more.
+    #[must_use]
+    pub fn ends_picture(&self) -> bool {
+        self.ends_picture
     }
 
     /// The layer of which a keyframe is needed.
     #[must_use]
     pub fn wants_keyframe(&self) -> Option<u8> {
-        let target = self.target?.layer;
-        (self.live != Some(target)).then_some(target)
+        let target = self.target?;
+        match &self.stream {
+            Some(stream) => stream
+                .wants_keyframe(wanted(target))
+                .then_some(target.layer),
+            None => (self.live != Some(target.layer)).then_some(target.layer),
+        }
     }
 
     /// Layers of which a packet may pass as things stand, a bit each; all while nothing is wanted,
@@ -111,6 +139,7 @@ impl Selector {
     pub fn takes(&self) -> u8 {
         match (self.target, self.live) {
             (None, _) => u8::MAX,
+            (Some(_), _) if self.stream.is_some() => bit(0),
             (Some(target), None) => bit(target.layer) | target.instead,
             (Some(target), Some(live)) => bit(target.layer) | bit(live),
         }
@@ -119,6 +148,35 @@ impl Selector {
     /// What passed has a gap that nobody can close: nothing passes before a keyframe.
     pub fn restart(&mut self) {
         self.live = None;
+        if let Some(stream) = &mut self.stream {
+            stream.restart();
+        }
+    }
+
+    /// Decides about a packet of a stream with layers in it; without a frame it has nothing that
+    /// could be told apart.
+    pub fn select_frame(&mut self, frame: Option<&Frame>) -> Verdict {
+        let Some(target) = self.target else {
+            return Verdict::Paused;
+        };
+        if self.stream.is_none() {
+            self.live = None;
+        }
+        let stream = self.stream.get_or_insert_default();
+        let before = self.live;
+        let choice = match frame {
+            Some(frame) => stream.choose(frame, wanted(target)),
+            None if before.is_some() => Choice::Leave,
+            None => Choice::Wait,
+        };
+        self.live = stream.live().map(|(spatial, _)| spatial);
+        self.ends_picture = frame.is_some_and(|frame| stream.ends_picture(frame));
+        match choice {
+            Choice::Pass if before.is_none() => Verdict::Begin,
+            Choice::Pass => Verdict::Forward,
+            Choice::Leave => Verdict::Withhold,
+            Choice::Wait => Verdict::AwaitingKeyframe,
+        }
     }
 
     /// Decides about a packet. `layer` is the stream it came in.
@@ -126,6 +184,10 @@ impl Selector {
         let Some(target) = self.target else {
             return Verdict::Paused;
         };
+        self.ends_picture = false;
+        if self.stream.take().is_some() {
+            self.live = None;
+        }
         if self.live != Some(layer) {
             let serves =
                 layer == target.layer || (self.live.is_none() && is_set(target.instead, layer));
@@ -158,6 +220,15 @@ impl Selector {
         } else {
             target.meanwhile
         }
+    }
+}
+
+/// The same of layers in one stream.
+fn wanted(target: Target) -> Wanted {
+    Wanted {
+        spatial: target.layer,
+        temporal: target.temporal,
+        meanwhile: target.meanwhile,
     }
 }
 

@@ -13,6 +13,7 @@ use super::egress::extension::ExtensionIds;
 use super::egress::packet::{RtxDesc, SlotDesc};
 use super::peer::{Line, Peer, media_of};
 use super::subscription::Slot;
+use super::svc::extension;
 
 /// The streams that an answer announced for one m-line.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +41,7 @@ impl Peer {
                 continue;
             }
             let accepts = media.remote_pts().to_vec();
-            let extensions = extension_ids(media.remote_extmap());
+            let extensions = extension_ids(media.remote_extmap(), self.mixes_extensions);
             let index = match self.slots.iter().position(|slot| slot.mid == mid) {
                 Some(index) => {
                     self.send_side.handle_extensions(index, mid, extensions);
@@ -140,7 +141,7 @@ pub(super) fn announced(rtc: &mut Rtc, mids: &[Mid]) -> Vec<Announced> {
 }
 
 /// Under which ids an m-line carries the header extensions we send.
-fn extension_ids(map: &ExtensionMap) -> ExtensionIds {
+fn extension_ids(map: &ExtensionMap, mixed: bool) -> ExtensionIds {
     let id = |extension| map.id_of(extension);
     ExtensionIds {
         mid: id(Extension::RtpMid),
@@ -148,8 +149,8 @@ fn extension_ids(map: &ExtensionMap) -> ExtensionIds {
         abs_send_time: id(Extension::AbsoluteSendTime),
         audio_level: id(Extension::AudioLevel),
         video_orientation: id(Extension::VideoOrientation),
-        dependency_descriptor: None,
-        mixed: false,
+        dependency_descriptor: id(extension::extension()),
+        mixed,
     }
 }
 

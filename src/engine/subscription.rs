@@ -15,9 +15,11 @@ use super::egress::history::StoredId;
 use super::egress::packet;
 use super::egress::patch::HeadPatch;
 use super::egress::send_side::Leaving;
+use super::layers::Layering;
 use super::rewriter::{Incoming, Outgoing, Rewriter};
 use super::selector::{Selector, Target, Verdict};
 use super::stats::Dropped;
+use super::svc::{Frame, FrameNumbers};
 use super::track::{MediaPacket, Track};
 
 /// A receiving m-line of a peer. Its SSRC and its stream live as long as the m-line; the tracks
@@ -38,6 +40,8 @@ pub(crate) struct Slot {
     accepts: Vec<Pt>,
     /// Keeps the stream unbroken.
     rewriter: Rewriter,
+    /// Likewise the numbers in dependency descriptors.
+    frames: FrameNumbers,
     /// What plays in it.
     playing: Option<Subscription>,
 }
@@ -53,17 +57,40 @@ struct Subscription {
     told: Option<(Option<u8>, Reason)>,
     /// Since when the path has carried less than the least of it.
     lacks_since: Option<Instant>,
+    /// Which decode targets the viewer's decoder was told last that it gets.
+    told_targets: Option<u32>,
     /// The publisher's payload type of the last packet and ours for it.
     translated: Option<(Pt, Option<Format>)>,
+}
+
+/// A packet that has just arrived, for a slot to take or leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offered<'a> {
+    pub(crate) track: Key<Track>,
+    /// Which of the track's streams.
+    pub(crate) layer: u8,
+    pub(crate) timestamp: u32,
+    pub(crate) facts: &'a PayloadFacts,
+    pub(crate) frame: Option<&'a Frame>,
+    /// The track's layers are in one stream.
+    pub(crate) is_svc: bool,
 }
 
 /// How a packet of the track that plays is to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Passing {
     /// As it follows from the one before.
-    On,
-    /// As the first of its layer, after this one.
-    Begins(Option<u8>),
+    On {
+        /// It is the last of its picture for this viewer.
+        ends_picture: bool,
+    },
+    /// As the first of its layer.
+    Begins {
+        /// After this one.
+        before: Option<u8>,
+        /// As above.
+        ends_picture: bool,
+    },
     /// Not at all: the numbers of those after it close up.
     Withheld,
 }
@@ -81,6 +108,10 @@ pub(crate) struct Format {
 pub(crate) struct Forward {
     pub(crate) format: Format,
     pub(crate) rewritten: Outgoing,
+    /// What differs in its frame's description.
+    frame: HeadPatch,
+    /// Its dependency descriptor, where that is not as the publisher sent it.
+    descriptor: Option<Vec<u8>>,
     /// It carries nothing, but its number was promised.
     pub(crate) is_filler: bool,
 }
@@ -103,6 +134,7 @@ impl Slot {
             open: true,
             accepts: Vec::new(),
             rewriter: Rewriter::new(first_seq(ssrc), *ssrc, clock_rate(kind)),
+            frames: FrameNumbers::default(),
             playing: None,
         }
     }
@@ -162,6 +194,7 @@ impl Slot {
                 granted: Before::New,
                 told: None,
                 lacks_since: None,
+                told_targets: None,
                 translated: None,
             }
         });
@@ -214,19 +247,24 @@ impl Slot {
     /// # Errors
     ///
     /// [`Dropped`] says why it does not.
-    pub(crate) fn select(
-        &mut self,
-        (track, layer): (Key<Track>, u8),
-        timestamp: u32,
-        facts: &PayloadFacts,
-    ) -> Result<Passing, Dropped> {
-        let Some(playing) = self.playing.as_mut().filter(|p| p.track == track) else {
+    pub(crate) fn select(&mut self, offered: &Offered<'_>) -> Result<Passing, Dropped> {
+        let Some(playing) = self.playing.as_mut().filter(|p| p.track == offered.track) else {
             return Err(Dropped::NoTrack);
         };
-        let before = playing.selector.live();
-        match playing.selector.select(layer, timestamp, facts) {
-            Verdict::Forward => Ok(Passing::On),
-            Verdict::Begin => Ok(Passing::Begins(before)),
+        let selector = &mut playing.selector;
+        let before = selector.live();
+        let verdict = if offered.is_svc {
+            selector.select_frame(offered.frame)
+        } else {
+            selector.select(offered.layer, offered.timestamp, offered.facts)
+        };
+        let ends_picture = selector.ends_picture();
+        match verdict {
+            Verdict::Forward => Ok(Passing::On { ends_picture }),
+            Verdict::Begin => Ok(Passing::Begins {
+                before,
+                ends_picture,
+            }),
             Verdict::Withhold => Ok(Passing::Withheld),
             Verdict::OtherLayer => Err(Dropped::OtherLayer),
             Verdict::AwaitingKeyframe => Err(Dropped::AwaitingKeyframe),
@@ -251,7 +289,8 @@ impl Slot {
         let Some(format) = playing.translate(packet.pt, track, ours, &self.accepts) else {
             return Err(Dropped::CodecNotNegotiated);
         };
-        if let Passing::Begins(before) = passing {
+        if let Passing::Begins { before, .. } = passing {
+            self.frames.switch();
             let clock = |layer: u8| track.layers.get(usize::from(layer))?.clock;
             match before.and_then(clock) {
                 Some(from) => self.rewriter.switch_layer(from, packet.clock),
@@ -274,9 +313,15 @@ impl Slot {
             Some(reason) => self.rewriter.skip(&incoming).ok_or(reason)?,
             None => self.rewriter.rewrite(packet.arrived, &incoming)?,
         };
+        let frame = packet.frame.as_deref().filter(|_| left_out.is_none());
         Ok(Forward {
             format,
             rewritten,
+            frame: frame.map_or(HeadPatch::NONE, |frame| {
+                let number = self.frames.number(frame.descriptor.frame);
+                HeadPatch::frame(number, passing.ends_picture())
+            }),
+            descriptor: frame.and_then(|frame| playing.mask(frame)),
             is_filler: left_out.is_some(),
         })
     }
@@ -297,12 +342,18 @@ pub(crate) fn clock_rate(kind: Kind) -> u32 {
 
 impl Forward {
     /// The packet as the send side writes it.
-    pub(crate) fn leaving<'a>(&self, packet: &'a MediaPacket) -> Leaving<'a> {
+    pub(crate) fn leaving<'a>(&'a self, packet: &'a MediaPacket) -> Leaving<'a> {
         let rewritten = &self.rewritten;
         let offset = rewritten.timestamp.wrapping_sub(packet.timestamp);
         let patch = match (packet.facts.vp8, rewritten.vp8) {
             (Some(vp8), Some(numbers)) => HeadPatch::vp8(&packet.payload, &vp8, numbers),
-            _ => HeadPatch::NONE,
+            _ => self.frame,
+        };
+        let descriptor = match (&self.descriptor, &packet.frame) {
+            _ if self.is_filler => &[],
+            (Some(written), _) => written.as_slice(),
+            (None, Some(frame)) => &frame.bytes,
+            (None, None) => &[],
         };
         Leaving {
             pt: self.format.pt,
@@ -322,14 +373,40 @@ impl Forward {
                 extensions: PacketExtensions {
                     audio_level: packet.audio_level,
                     video_orientation: packet.video_orientation,
-                    dependency_descriptor: &[],
+                    dependency_descriptor: descriptor,
+                    frame_number: patch.frame_number(),
                 },
             },
         }
     }
 }
 
+impl Passing {
+    fn ends_picture(self) -> bool {
+        match self {
+            Self::On { ends_picture } | Self::Begins { ends_picture, .. } => ends_picture,
+            Self::Withheld => false,
+        }
+    }
+}
+
 impl Subscription {
+    /// The descriptor of a frame that says which decode targets come here, where that must be said
+    /// and is not what the publisher says.
+    fn mask(&mut self, frame: &Frame) -> Option<Vec<u8>> {
+        if frame.layering() == Layering::Simulcast {
+            return None;
+        }
+        let descriptor = &frame.descriptor;
+        let targets = self.selector.within();
+        let is_news = descriptor.starts_frame && self.told_targets != Some(targets);
+        if !is_news && descriptor.active.is_none() {
+            return None;
+        }
+        self.told_targets = Some(targets);
+        Some(frame.masked(targets))
+    }
+
     /// Our payload type for the publisher's: the same format as the subscriber numbers it.
     fn translate(
         &mut self,

@@ -13,12 +13,14 @@ use super::copies::Tap;
 use super::egress::clock::StreamClock;
 use super::egress::history::{HistoryId, StoredId, TrackHistory};
 use super::keyframe::{self, KeyframeRequests};
-use super::layers::Layers;
+use super::layers::{Layering, Layers};
 use super::limits::TRACK_LAYERS;
 use super::peer::Peer;
 use super::replay::Replay;
 use super::room::Room;
 use super::speakers::Loudness;
+use super::svc;
+use super::wanted::Wanted;
 
 /// What a peer publishes in one m-line.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub(crate) struct Track {
     pub(crate) layers: Vec<Layer>,
     /// What is seen of each of them.
     pub(crate) seen: Layers,
+    /// What its publisher was told of its layers.
+    pub(crate) wanted: Wanted,
     /// How loud it is; a picture stays silent.
     pub(crate) loudness: Loudness,
     /// When who speaks in it is to be found silent, unless more is heard; always ahead.
@@ -56,6 +60,8 @@ pub(crate) struct Layer {
     pub(crate) rid: Option<Rid>,
     /// Its timestamps on our wall clock; from its first packet, then from sender reports.
     pub(crate) clock: Option<StreamClock>,
+    /// Reads the dependency descriptors of its packets.
+    pub(crate) descriptors: svc::Reader,
     /// Its last keyframe, for who comes just then.
     pub(crate) replay: Replay<MediaPacket>,
     /// When the publisher is asked for a keyframe of it.
@@ -72,6 +78,8 @@ pub(crate) struct Watcher {
     /// Layers it may take a packet of as things stand, a bit each: the slot is asked about no
     /// others.
     pub(crate) takes: u8,
+    /// Up to which place layers make sense to it, whatever its path carries.
+    pub(crate) reach: u8,
 }
 
 /// One payload type of a publisher.
@@ -109,8 +117,10 @@ pub(crate) struct MediaPacket {
     pub(crate) clock: StreamClock,
     /// Its place in [`Track::history`].
     pub(crate) stored: StoredId,
-    /// What its payload says.
+    /// What its payload says, or its dependency descriptor.
     pub(crate) facts: PayloadFacts,
+    /// Its dependency descriptor, if it has one that makes sense.
+    pub(crate) frame: Option<Arc<svc::Frame>>,
 }
 
 impl Track {
@@ -128,6 +138,7 @@ impl Track {
             mid,
             layers: Vec::new(),
             seen: Layers::default(),
+            wanted: Wanted::default(),
             loudness: Loudness::default(),
             speech_ends: None,
             watchers: Vec::new(),
@@ -145,6 +156,7 @@ impl Track {
                 self.layers.push(Layer {
                     rid,
                     clock: None,
+                    descriptors: svc::Reader::default(),
                     replay: Replay::default(),
                     keyframes: KeyframeRequests::new(keyframe::Options::default()),
                 });
@@ -155,18 +167,41 @@ impl Track {
         u8::try_from(index).ok()
     }
 
+    /// Whether its layers are in one stream.
+    pub(crate) fn is_svc(&self) -> bool {
+        self.seen.layering() != Layering::Simulcast
+    }
+
+    /// The stream a layer is in: its own, or the only one.
+    pub(crate) fn stream_of(&self, layer: u8) -> u8 {
+        if self.is_svc() { 0 } else { layer }
+    }
+
     /// Takes note of which layers one of its slots takes from here on.
-    pub(crate) fn handle_aim(&mut self, viewer: Key<Peer>, slot: usize, takes: u8) {
+    pub(crate) fn handle_aim(&mut self, viewer: Key<Peer>, slot: usize, takes: u8, reach: u8) {
+        let takes = if self.is_svc() { 1 } else { takes };
         let mut watchers = self.watchers.iter_mut();
         let is_slot = |w: &&mut Watcher| w.peer == viewer && usize::from(w.slot) == slot;
         if let Some(watcher) = watchers.find(is_slot) {
             watcher.takes = takes;
+            watcher.reach = reach;
         }
+    }
+
+    /// Up to which place its layers make sense to anybody; `None` when all do.
+    pub(crate) fn reach(&self) -> Option<u8> {
+        let top = self.seen.places().checked_sub(1)?;
+        if self.is_svc() || self.tap.is_some() {
+            return None;
+        }
+        let reach = self.watchers.iter().map(|watcher| watcher.reach).max();
+        Some(reach.unwrap_or(0)).filter(|reach| *reach < top)
     }
 
     /// Asks less often for keyframes of the smaller layers; of use after their order changed.
     pub(crate) fn pace_keyframes(&mut self) {
         let top = self.seen.live().next_back();
+        let top = top.map(|top| self.stream_of(top));
         for (layer, index) in self.layers.iter_mut().zip(0..) {
             layer
                 .keyframes
@@ -200,6 +235,7 @@ impl Track {
             .layers
             .iter()
             .filter_map(|layer| layer.keyframes.wakeup());
-        keyframes.chain(self.speech_ends).min()
+        let wanted = self.wanted.wakeup();
+        keyframes.chain(self.speech_ends).chain(wanted).min()
     }
 }

@@ -468,6 +468,7 @@ fn whose(event: &Event, directory: &Directory) -> Option<PeerId> {
         | Event::RequestOffer { peer, .. }
         | Event::Slots { peer, .. }
         | Event::Sent { peer, .. }
+        | Event::Unwanted { peer, .. }
         | Event::Warning { peer, .. }
         | Event::Connected { peer }
         | Event::Closed { peer, .. } => *peer,

@@ -176,6 +176,15 @@ pub enum ServerMessage {
         /// Why it is not a better one.
         reason: ReasonName,
     },
+    /// Which encodings of a track of the client's nobody watches: it need not send them.
+    UnwantedLayers {
+        /// Which track.
+        track_id: Shown<TrackId>,
+        /// Its m-line.
+        mid: String,
+        /// Their RIDs; all others are wanted.
+        rids: Vec<String>,
+    },
     /// The client's connection has become bad, worse or better.
     QualityWarning {
         /// What is bad about it.

@@ -26,6 +26,17 @@ impl ServerMessage {
         }
     }
 
+    /// Which encodings of a track nobody watches.
+    #[must_use]
+    pub fn unwanted_layers(track: TrackId, mid: String, rids: Vec<String>) -> Self {
+        let track_id = Shown(track);
+        Self::UnwantedLayers {
+            track_id,
+            mid,
+            rids,
+        }
+    }
+
     /// What is sent of a track, and why not more.
     #[must_use]
     pub fn quality((track, layer, reason): (TrackId, Option<u8>, Reason)) -> Self {
@@ -105,6 +116,40 @@ impl From<Reason> for ReasonName {
             Reason::Viewport => Self::Viewport,
             Reason::Source => Self::Source,
             Reason::Paused => Self::Paused,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_client_is_served_is_written_as_documented() {
+        let track = TrackId {
+            peer: PeerId::new(0x2a),
+            number: 1,
+        };
+        let table = [
+            (
+                ServerMessage::quality((track, Some(2), Reason::Viewport)),
+                r#"{"type":"quality","trackId":"t_000000000000002a_1","layer":2,
+                    "reason":"viewport"}"#,
+            ),
+            (
+                ServerMessage::unwanted_layers(track, "3".to_owned(), vec!["f".to_owned()]),
+                r#"{"type":"unwanted-layers","trackId":"t_000000000000002a_1","mid":"3",
+                    "rids":["f"]}"#,
+            ),
+            (
+                ServerMessage::warning(Trouble::PacketLoss, 12, Severity::Critical),
+                r#"{"type":"quality-warning","kind":"packet-loss","value":12,
+                    "severity":"critical"}"#,
+            ),
+        ];
+        for (message, text) in table {
+            let text: String = text.lines().map(str::trim).collect();
+            assert_eq!(message.to_json(), text);
         }
     }
 }

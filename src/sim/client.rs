@@ -26,6 +26,7 @@ use super::received::{Line, Received};
 use super::sender::{Sender, kind, of_kind};
 use crate::engine::command::{Command, Event, Permissions, Slot, Source};
 use crate::engine::dtls::{Identity, KeyPort, with_keys};
+use crate::engine::svc::extension::{self, DescriptorBytes};
 use crate::id::{PeerId, RoomId};
 
 /// What a client is told once.
@@ -115,6 +116,7 @@ impl Client {
             .enable_h264(true)
             .enable_av1(true)
             .set_rtp_mode(true)
+            .set_extension(extension::ID, extension::extension())
             .set_dtls_version(setup.dtls)
             .set_dtls_cert(identity().certificate.clone())
             .set_crypto_provider(Arc::clone(&identity().provider));
@@ -349,11 +351,14 @@ impl Client {
             return;
         };
         for packet in packets {
-            let ext_vals = ExtensionValues {
+            let mut ext_vals = ExtensionValues {
                 audio_level: audio.then_some(-level),
                 voice_activity: audio.then_some(true),
                 ..ExtensionValues::default()
             };
+            if let Some(bytes) = packet.descriptor {
+                ext_vals.user_values.set(DescriptorBytes(bytes.into()));
+            }
             let write = RtpWrite::new(pt, encoding.seq.into(), packet.time, now, packet.payload);
             stream.write_rtp(
                 write
@@ -458,6 +463,7 @@ impl Client {
             marker: packet.header.marker,
             payload: Arc::clone(&packet.payload),
             stamp,
+            descriptor: extension::descriptor(&packet.header.ext_vals),
             vp8: vp8.then(|| Vp8Ids::parse(&packet.payload)).flatten(),
         });
     }

@@ -41,6 +41,10 @@ impl Decoder {
     /// Takes in a packet and its extended sequence number; returns how many frames can be shown
     /// with it.
     pub(crate) fn handle_packet(&mut self, now: Instant, seq: u64, stamp: &Stamp) -> usize {
+        if stamp.in_one_stream {
+            // What belongs together there only its descriptors say.
+            return 0;
+        }
         if self.run != Some(stamp.run()) {
             // A late packet of the track before does not bring it back.
             if seq < self.newest {

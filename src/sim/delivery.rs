@@ -212,6 +212,10 @@ impl World {
                 }
                 return;
             }
+            Event::Unwanted { track, rids, .. } => {
+                self.unwanted.insert(*track, rids.clone());
+                return;
+            }
             Event::TrackUnpublished { .. } | Event::Inspected { .. } => return,
             Event::Closed { peer, reason, .. } => {
                 self.closed.push((*peer, *reason));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use str0m::format::Codec;
 
+use super::layered::{Layered, Mode};
 use crate::engine::command::{Kind, Source};
 
 /// Largest payload of one packet, in bytes, head and stamp included.
@@ -23,6 +24,8 @@ pub(crate) struct Stamp {
     pub(crate) source: Source,
     /// Which of the track's encodings, 0 without simulcast.
     pub(crate) layer: u8,
+    /// Encodings are layers of one stream.
+    pub(crate) in_one_stream: bool,
     /// Counts the times the track was started.
     pub(crate) epoch: u16,
     /// Counts frames since the track was first started.
@@ -38,7 +41,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    const BYTES: usize = 19;
+    const BYTES: usize = 20;
     const MAGIC: [u8; 2] = [0xC0, 0x7E];
 
     /// The stamp of a payload that arrived whole; `None` when it is no packet of an encoder.
@@ -57,6 +60,7 @@ impl Stamp {
             keyframe: stamp[15] != 0,
             head: stamp[16],
             layer: stamp[17],
+            in_one_stream: stamp[18] != 0,
         };
         let filler = body.get(usize::from(stamp.head)..)?;
         filler
@@ -77,6 +81,7 @@ impl Stamp {
             u8::from(self.keyframe),
             self.head,
             self.layer,
+            u8::from(self.in_one_stream),
         ]);
         payload.push(0x80);
     }
@@ -142,8 +147,10 @@ pub(crate) struct Packet {
     pub(crate) payload: Vec<u8>,
     /// RTP timestamp.
     pub(crate) time: u32,
-    /// Ends a video frame.
+    /// Ends a picture.
     pub(crate) marker: bool,
+    /// Its dependency descriptor, if it has one.
+    pub(crate) descriptor: Option<Vec<u8>>,
 }
 
 /// How much an encoder makes.
@@ -203,6 +210,8 @@ pub(crate) struct Encoder {
     time_offset: u32,
     picture: u16,
     tl0: u8,
+    /// Three layers in one stream, and how much there is of each.
+    layered: Option<(Layered, [Rate; 3])>,
 }
 
 impl Encoder {
@@ -227,6 +236,16 @@ impl Encoder {
             time_offset: rng.u32(..),
             picture: rng.u16(..) & 0x7FFF,
             tl0: rng.u8(..),
+            layered: None,
+        }
+    }
+
+    /// The same with these layers in its stream.
+    pub(crate) fn in_one_stream(self, rng: &mut Rng, mode: Mode, rates: [Rate; 3]) -> Self {
+        let layered = Layered::new(mode, rng.u16(..), rates.map(|rate| rate.size));
+        Self {
+            layered: Some((layered, rates)),
+            ..self
         }
     }
 
@@ -266,23 +285,25 @@ impl Encoder {
     pub(crate) fn poll_frame(&mut self) -> Vec<Packet> {
         let audio = kind_of(self.source) == Kind::Audio;
         let key = audio || std::mem::take(&mut self.wants_keyframe);
-        let bytes = if key {
-            self.rate.key_bytes
-        } else {
-            self.rate.delta_bytes
-        };
-        let packets = bytes.div_ceil(MAX_PAYLOAD - 40);
         let elapsed = self.next_at - self.start;
         let clock = if audio { 48_000.0 } else { 90_000.0 };
         let time = (elapsed.as_secs_f64() * clock).round() as u64 as u32;
-        let frame = (0..packets)
-            .map(|packet| Packet {
-                // libwebrtc splits a frame so: sizes differ by at most a byte, small ones first.
-                payload: self.payload(key, packet, packets, (bytes + packet) / packets),
-                time: time.wrapping_add(self.time_offset),
-                marker: !audio && packet + 1 == packets,
-            })
-            .collect();
+        let time = time.wrapping_add(self.time_offset);
+        let mut frame = Vec::new();
+        match &self.layered {
+            None => self.split(&mut frame, (self.layer, self.rate), key, time),
+            Some((_, rates)) => {
+                for (layer, rate) in (0..).zip(rates) {
+                    self.split(&mut frame, (layer, *rate), key, time);
+                }
+            }
+        }
+        if let (Some(last), false) = (frame.last_mut(), audio) {
+            last.marker = true;
+        }
+        if let Some((layered, _)) = &mut self.layered {
+            layered.next_picture();
+        }
         self.frame += 1;
         self.picture = (self.picture + 1) & 0x7FFF;
         self.tl0 = self.tl0.wrapping_add(1);
@@ -290,9 +311,38 @@ impl Encoder {
         frame
     }
 
-    fn payload(&self, key: bool, packet: usize, packets: usize, length: usize) -> Vec<u8> {
+    /// Splits a frame into packets.
+    fn split(&self, out: &mut Vec<Packet>, (layer, rate): (u8, Rate), key: bool, time: u32) {
+        let bytes = if key {
+            rate.key_bytes
+        } else {
+            rate.delta_bytes
+        };
+        let packets = bytes.div_ceil(MAX_PAYLOAD - 40);
+        for packet in 0..packets {
+            let ends = (packet == 0, packet + 1 == packets);
+            let descriptor = self.layered.as_ref();
+            let place = (layer, packet, packets);
+            out.push(Packet {
+                // libwebrtc splits a frame so: sizes differ by at most a byte, small ones first.
+                payload: self.payload(key, place, (bytes + packet) / packets),
+                time,
+                marker: false,
+                descriptor: descriptor.map(|(layered, _)| layered.descriptor(layer, key, ends)),
+            });
+        }
+    }
+
+    fn payload(
+        &self,
+        key: bool,
+        (layer, packet, packets): (u8, usize, usize),
+        length: usize,
+    ) -> Vec<u8> {
         let (first, last) = (packet == 0, packet + 1 == packets);
         let mut payload = match self.codec {
+            // As if it were encrypted end to end.
+            _ if self.layered.is_some() => vec![0xA7, 0x5C, 0x13],
             Codec::Vp8 => self.vp8_head(key, first),
             Codec::Vp9 => self.vp9_head(key, first, last),
             Codec::H264 => h264_head(key, first, last, length),
@@ -302,7 +352,8 @@ impl Encoder {
         let stamp = Stamp {
             publisher: self.publisher,
             source: self.source,
-            layer: self.layer,
+            layer,
+            in_one_stream: self.layered.is_some(),
             epoch: self.epoch,
             frame: self.frame,
             packet: packet as u8,

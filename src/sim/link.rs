@@ -20,6 +20,8 @@ pub(crate) struct Quality {
     pub(crate) capacity: Option<u64>,
     /// Bytes that may wait for the capacity; a datagram that finds no room is dropped.
     pub(crate) queue_bytes: usize,
+    /// Bytes that pass at once after a pause, as a token bucket lets them.
+    pub(crate) burst_bytes: usize,
     /// Time on the way.
     pub(crate) delay: Duration,
     /// At most this much is added to the delay, without changing the order.
@@ -37,6 +39,7 @@ impl Quality {
     pub(crate) const CLEAN: Self = Self {
         capacity: None,
         queue_bytes: 64 * 1024,
+        burst_bytes: 0,
         delay: Duration::from_millis(10),
         jitter: Duration::ZERO,
         loss: 0.0,
@@ -71,7 +74,7 @@ pub(crate) struct LinkCounts {
 pub(crate) struct Link {
     quality: Quality,
     rng: Rng,
-    /// When the last datagram will have left the queue.
+    /// When all that was sent would have left, had the capacity been kept to without bursts.
     busy_until: Instant,
     /// When the last datagram arrives: the next one does not overtake it.
     last_arrival: Instant,
@@ -127,7 +130,7 @@ impl Link {
 
     /// How long a datagram sent now waits for the capacity.
     pub(crate) fn queue(&self, now: Instant) -> Duration {
-        self.busy_until.saturating_duration_since(now)
+        self.departure(now).saturating_duration_since(now)
     }
 
     /// What became of everything so far.
@@ -140,13 +143,25 @@ impl Link {
         let Some(capacity) = self.quality.capacity else {
             return Some(now);
         };
-        let start = self.busy_until.max(now);
-        let waiting = (start - now).as_secs_f64() * capacity as f64 / 8.0;
+        let waiting = self.queue(now).as_secs_f64() * capacity as f64 / 8.0;
         if waiting as usize + length > self.quality.queue_bytes {
             return None;
         }
+        let start = self.busy_until.max(now);
         self.busy_until = start + Duration::from_secs_f64(length as f64 * 8.0 / capacity as f64);
-        Some(self.busy_until)
+        Some(self.departure(now))
+    }
+
+    /// When the last datagram leaves the queue: sooner than the capacity says by what may pass in
+    /// a burst.
+    fn departure(&self, now: Instant) -> Instant {
+        let burst_s = self.quality.capacity.map_or(0.0, |capacity| {
+            self.quality.burst_bytes as f64 * 8.0 / capacity as f64
+        });
+        let ahead = Duration::from_secs_f64(burst_s);
+        self.busy_until
+            .checked_sub(ahead)
+            .map_or(now, |at| at.max(now))
     }
 
     fn arrive_in_order(&mut self, departure: Instant) -> Instant {
@@ -178,6 +193,20 @@ mod tests {
         let at = |millis| Some(now + Duration::from_millis(millis));
         assert_eq!(arrivals, [at(20), at(30), at(40), None]);
         assert_eq!(link.counts().overflowed, 1);
+    }
+
+    #[test]
+    fn a_bucket_lets_a_burst_pass_at_once_and_then_keeps_to_the_capacity() {
+        let (now, mut link) = link(Quality {
+            capacity: Some(800_000),
+            queue_bytes: 2000,
+            burst_bytes: 2000,
+            ..Quality::CLEAN
+        });
+        let arrivals: Vec<_> = (0..5).map(|_| link.send(now, &RTP)[0]).collect();
+        let at = |millis| Some(now + Duration::from_millis(millis));
+        assert_eq!(arrivals, [at(10), at(10), at(20), at(30), None]);
+        assert_eq!(link.queue(now), Duration::from_millis(20));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod decoder;
 mod delivery;
 mod encoder;
 mod identity;
+pub(crate) mod layered;
 mod link;
 mod oracle;
 mod publish;

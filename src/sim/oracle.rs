@@ -406,6 +406,7 @@ mod tests {
                         marker: packet.marker,
                         payload: packet.payload.as_slice().into(),
                         stamp: Stamp::parse(&packet.payload),
+                        descriptor: None,
                         vp8: Some(Vp8Ids {
                             picture,
                             tl0: picture as u8,

@@ -3,6 +3,7 @@
 use str0m::format::Codec;
 
 use super::encoder::Rate;
+use super::layered::Mode;
 use crate::engine::command::Source;
 
 /// A track that a client publishes.
@@ -16,6 +17,9 @@ pub(crate) struct Publish {
     pub(crate) rate: Rate,
     /// Its encodings, each with its RID; none without simulcast. The first is what `rate` says.
     pub(crate) simulcast: &'static [(&'static str, Rate)],
+    /// How its encodings depend on each other when they are layers of one stream, which then has no
+    /// RIDs and a payload that nobody can read.
+    pub(crate) in_one_stream: Option<Mode>,
     /// Whether its m-line also receives, as in a client that adds its tracks and nothing else.
     pub(crate) also_receives: bool,
 }
@@ -34,6 +38,7 @@ impl Publish {
         codec: Codec::Opus,
         rate: Rate::VOICE,
         simulcast: &[],
+        in_one_stream: None,
         also_receives: false,
     };
 
@@ -44,6 +49,7 @@ impl Publish {
             codec,
             rate: Rate::CAMERA,
             simulcast: &[],
+            in_one_stream: None,
             also_receives: false,
         }
     }
@@ -54,6 +60,14 @@ impl Publish {
             rate: LAYERS[0].1,
             simulcast: &LAYERS,
             ..Self::camera(codec)
+        }
+    }
+
+    /// The same in one stream: 150, 500 and 1500 kbit/s, each beside those below it.
+    pub(crate) const fn in_one_stream(codec: Codec, mode: Mode) -> Self {
+        Self {
+            in_one_stream: Some(mode),
+            ..Self::layered(codec)
         }
     }
 }

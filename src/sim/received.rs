@@ -23,6 +23,8 @@ pub(crate) struct Received {
     pub(crate) payload: Arc<[u8]>,
     /// What the packet says about itself; `None` when no encoder made it or it was damaged.
     pub(crate) stamp: Option<Stamp>,
+    /// Its dependency descriptor.
+    pub(crate) descriptor: Option<Arc<[u8]>>,
     /// Of a VP8 packet.
     pub(crate) vp8: Option<Vp8Ids>,
 }

@@ -35,7 +35,11 @@ impl Sender {
         let made = (publish.source, publish.codec, publish.rate);
         let encoder = Encoder::new(now, rng, index, made);
         let mut encodings: Vec<Encoding> = Vec::new();
-        for ((rid, rate), layer) in publish.simulcast.iter().zip(0..) {
+        let streams = match publish.in_one_stream {
+            Some(_) => &[],
+            None => publish.simulcast,
+        };
+        for ((rid, rate), layer) in streams.iter().zip(0..) {
             encodings.push(Encoding {
                 rid: Some(Rid::from(*rid)),
                 encoder: encoder.sibling(rng, layer, *rate),
@@ -44,6 +48,11 @@ impl Sender {
             });
         }
         if encodings.is_empty() {
+            let mut encoder = encoder;
+            if let Some(mode) = publish.in_one_stream {
+                let rates = std::array::from_fn(|layer| publish.simulcast[layer].1);
+                encoder = encoder.in_one_stream(rng, mode, rates);
+            }
             encodings.push(Encoding {
                 rid: None,
                 encoder,

@@ -122,6 +122,8 @@ pub(crate) struct World {
     pub(crate) speakers: BTreeMap<RoomId, Vec<PeerId>>,
     /// What each viewer was told last that it gets of a track.
     pub(crate) told: BTreeMap<(PeerId, TrackId), (Option<u8>, Reason)>,
+    /// The RIDs of each track whose publisher was told that nobody watches them.
+    pub(crate) unwanted: BTreeMap<TrackId, Vec<String>>,
     /// Every peer an engine closed.
     pub(crate) closed: Vec<(PeerId, CloseReason)>,
     /// Events for peers the world does not know: nobody should get any.
@@ -177,6 +179,7 @@ impl World {
             tracks: BTreeMap::new(),
             speakers: BTreeMap::new(),
             told: BTreeMap::new(),
+            unwanted: BTreeMap::new(),
             closed: Vec::new(),
             strays: Vec::new(),
             trace: None,

@@ -4,6 +4,8 @@
 //! This one counts bytes into short slices of arrival time and keeps their sums: no packets are
 //! kept, and nothing is added up when it is asked.
 
+use str0m::bwe::Bitrate;
+
 /// Length of a slice, in microseconds.
 const SLICE_US: i64 = 50_000;
 
@@ -21,6 +23,15 @@ const KNOWN: usize = 10;
 
 /// The short window is believed when its rate leaves this range of the long one's.
 const STEADY: std::ops::Range<f64> = 0.7..1.2;
+
+/// What arrived lately.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Delivered {
+    /// All of it, headers included.
+    pub rate: Bitrate,
+    /// Nothing is lost, and no queue stands before it.
+    pub is_clear: bool,
+}
 
 /// The rate at which packets arrive.
 #[derive(Debug)]

@@ -9,8 +9,11 @@ const OBSERVATION_US: u64 = 250_000;
 /// libwebrtc send_side_bandwidth_estimation.cc, kLimitNumPackets.
 const OBSERVATION_PACKETS: u32 = 20;
 
-/// Weight of the newest figure in the loss that is acted on: about a second of memory, so that
-/// one bad quarter second of 2 % loss stays below [`HEAVY`].
+/// Unless it took this long: of who is sent little, an old loss must not be remembered for long.
+const MAX_OBSERVATION_US: u64 = 1_000_000;
+
+/// Weight of a figure of [`OBSERVATION_US`] in the loss that is acted on: about a second of memory,
+/// so that one bad quarter second of 2 % loss stays below [`HEAVY`].
 const NEWEST: f64 = 0.3;
 
 /// Loss above this cuts the rate; below [`LIGHT`] a bound is lifted; between, it is lifted
@@ -105,13 +108,17 @@ impl LossBound {
     ) -> bool {
         let length_us = now_us.saturating_sub(self.began_us);
         let packets = self.arrived + self.lost;
-        if length_us < OBSERVATION_US || packets < OBSERVATION_PACKETS {
+        let is_enough = packets >= OBSERVATION_PACKETS || length_us >= MAX_OBSERVATION_US;
+        if length_us < OBSERVATION_US || packets == 0 || !is_enough {
             return false;
         }
         let newest = f64::from(self.lost) / f64::from(packets);
-        self.loss += NEWEST * (newest - self.loss);
+        let spans = length_us.min(MAX_OBSERVATION_US) as f64 / OBSERVATION_US as f64;
+        let sample = (f64::from(packets) / f64::from(OBSERVATION_PACKETS)).min(1.0);
+        self.loss += sample * (1.0 - (1.0 - NEWEST).powf(spans)) * (newest - self.loss);
         self.forgive(now_us);
-        if self.loss > HEAVY {
+        // What was lost a while ago has been answered: a cut is for what is lost still.
+        if self.loss > HEAVY && newest > HEAVY {
             return self.cut(now_us, acked_bps, delay_bps, rtt_us);
         }
         let lift = if self.loss < LIGHT {
@@ -130,6 +137,11 @@ impl LossBound {
     /// The bound, in bit/s, if there is one.
     pub(super) fn bps(&self) -> Option<f64> {
         self.bound_bps
+    }
+
+    /// Something is lost, more than chance would have it.
+    pub(super) fn is_felt(&self) -> bool {
+        self.loss > LIGHT
     }
 
     /// Loss is heavy: sending more would be wrong.

@@ -15,6 +15,9 @@ const MIN_ARRIVED: f64 = 0.8;
 /// kMaxProbeInterval.
 const MAX_INTERVAL_US: i64 = 1_000_000;
 
+/// Nor does a proof that takes longer than this: twice as long as the longest.
+const MAX_PROOF_US: i64 = 5_000_000;
+
 /// Packets that seem to arrive this many times faster than they left were held up on the way.
 /// libwebrtc kMaxValidRatio.
 const MAX_SPEED_UP: f64 = 2.0;
@@ -26,6 +29,9 @@ const UNSATURATED: f64 = 0.9;
 /// What is used of a path that was filled, so that the queue drains.
 /// libwebrtc kTargetUtilizationFraction.
 const UTILIZATION: f64 = 0.95;
+
+/// A proof is over when its packets are later by this than its first ones were, in microseconds.
+const PROOF_QUEUE_US: i64 = 50_000;
 
 /// Packets that leave within this of each other are one burst, in microseconds: the pacer sends
 /// once a tick, so a burst has no length and only the time between bursts is a rate.
@@ -44,8 +50,21 @@ struct Measured {
     first_bytes: u32,
     last_sent_us: u64,
     last_arrival_us: i64,
+    /// It is over as soon as a queue grows.
+    proves: bool,
+    /// One grew.
+    refuted: bool,
     /// Something arrived since the last result.
     fresh: bool,
+}
+
+/// What a cluster found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Found {
+    /// That the path carries this, in bit/s.
+    Bps(f64),
+    /// That a queue grows at its rate: it proves nothing.
+    Queue,
 }
 
 /// Measures clusters.
@@ -70,6 +89,8 @@ impl Meter {
             first_bytes: 0,
             last_sent_us: 0,
             last_arrival_us: 0,
+            proves: cluster.proves,
+            refuted: false,
             fresh: false,
         });
         self.next = (self.next + 1) % CLUSTERS;
@@ -83,9 +104,8 @@ impl Meter {
         }
     }
 
-    /// The latest cluster of which enough has arrived since the call before, and what the path
-    /// carries according to it, in bit/s.
-    pub(super) fn take_result(&mut self) -> Option<(ClusterId, f64)> {
+    /// The latest cluster of which enough has arrived since the call before, and what it found.
+    pub(super) fn take_result(&mut self) -> Option<(ClusterId, Found)> {
         let mut result = None;
         for step in 0..CLUSTERS {
             let place = (self.next + step) % CLUSTERS;
@@ -93,9 +113,9 @@ impl Meter {
                 continue;
             };
             if std::mem::take(&mut measured.fresh)
-                && let Some(bps) = measured.bps()
+                && let Some(found) = measured.found()
             {
-                result = Some((measured.id, bps));
+                result = Some((measured.id, found));
             }
         }
         result
@@ -123,6 +143,16 @@ impl Measured {
         }
         self.last_sent_us = self.last_sent_us.max(sent.at_us);
         self.last_arrival_us = self.last_arrival_us.max(arrival_us);
+        let sent_after_us = (sent.at_us - self.first_sent_us) as i64;
+        let queue_us = arrival_us - self.first_arrival_us - sent_after_us;
+        self.refuted |= self.proves && queue_us > PROOF_QUEUE_US;
+    }
+
+    fn found(&self) -> Option<Found> {
+        if self.refuted {
+            return Some(Found::Queue);
+        }
+        self.bps().map(Found::Bps)
     }
 
     fn bps(&self) -> Option<f64> {
@@ -130,7 +160,12 @@ impl Measured {
             && f64::from(self.bytes) >= MIN_ARRIVED * f64::from(self.wanted_bytes);
         let sent_us = (self.last_sent_us - self.first_sent_us) as i64;
         let arrival_us = self.last_arrival_us - self.first_arrival_us;
-        let plausible = |us: i64| us > 0 && us <= MAX_INTERVAL_US;
+        let longest_us = if self.proves {
+            MAX_PROOF_US
+        } else {
+            MAX_INTERVAL_US
+        };
+        let plausible = |us: i64| us > 0 && us <= longest_us;
         if !enough || !plausible(sent_us) || !plausible(arrival_us) {
             return None;
         }
@@ -152,7 +187,7 @@ mod tests {
     use str0m::bwe::Bitrate;
 
     /// Nine bursts of 1000 bytes, 5 ms apart: 1.6 Mbit/s. Each arrives `gap_us` after the other.
-    fn measure(gap_us: i64, lost: u64) -> Option<f64> {
+    fn measure(gap_us: i64, lost: u64, proves: bool) -> Option<Found> {
         let mut meter = Meter::default();
         let id = ClusterId::FIRST;
         meter.expect(&ProbeCluster {
@@ -160,6 +195,7 @@ mod tests {
             rate: Bitrate::kbps(1600),
             bytes: 8000,
             packets: 5,
+            proves,
         });
         for n in lost..9 {
             for packet in 0..2 {
@@ -171,24 +207,30 @@ mod tests {
                 meter.on_arrived(id, sent, n as i64 * gap_us + packet * gap_us / 2);
             }
         }
-        let result = meter.take_result().map(|(_, bps)| bps);
+        let result = meter.take_result().map(|(_, found)| found);
         assert_eq!(meter.take_result(), None);
         result
     }
 
     #[test]
     fn a_path_that_carries_the_cluster_is_worth_its_rate() {
-        assert_eq!(measure(5_000, 0), Some(1.6e6));
+        assert_eq!(measure(5_000, 0, false), Some(Found::Bps(1.6e6)));
+        assert_eq!(measure(5_000, 0, true), Some(Found::Bps(1.6e6)));
     }
 
     #[test]
     fn a_path_that_it_filled_is_worth_a_little_less_than_what_arrived() {
-        assert_eq!(measure(10_000, 0), Some(0.95 * 8e5));
+        assert_eq!(measure(10_000, 0, false), Some(Found::Bps(0.95 * 8e5)));
     }
 
     #[test]
     fn a_cluster_that_mostly_vanished_or_came_in_a_rush_says_nothing() {
-        assert_eq!(measure(5_000, 3), None);
-        assert_eq!(measure(2_000, 0), None);
+        assert_eq!(measure(5_000, 3, false), None);
+        assert_eq!(measure(2_000, 0, false), None);
+    }
+
+    #[test]
+    fn a_proof_whose_packets_queue_up_proves_nothing() {
+        assert_eq!(measure(12_000, 0, true), Some(Found::Queue));
     }
 }

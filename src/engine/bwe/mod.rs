@@ -10,6 +10,7 @@
 mod acked;
 mod aimd;
 mod alr;
+mod delay;
 mod fallback;
 mod groups;
 mod loss;
@@ -29,22 +30,21 @@ use std::time::{Duration, Instant};
 
 use str0m::bwe::Bitrate;
 
+pub use acked::Delivered;
 pub use probe::{ClusterId, ProbeCluster};
 pub use silence::UNHEARD_BPS;
 
 use acked::AckedRate;
 use aimd::{Aimd, Observed};
 use alr::Alr;
+use delay::Delay;
 use fallback::Fallback;
-use groups::Groups;
 use loss::LossBound;
-use meter::Meter;
-use overuse::{OveruseDetector, Usage};
+use meter::{Found, Meter};
+use overuse::Usage;
 use probe::{Prober, Situation};
-use queue::Queue;
 use sent::{Sent, SentRing};
 use silence::{FEEDBACK_MISSED_US, REPORT_MISSED_US, Silence};
-use trendline::Trendline;
 use twcc::{Arrival, ArrivalClock, TwccSeq};
 
 /// Delay is forgotten when no feedback came for this long, in microseconds. libwebrtc
@@ -107,6 +107,8 @@ pub struct Bwe {
     forgiven_us: u64,
     prober: Prober,
     meter: Meter,
+    /// The cluster that is being sent is to end.
+    refuted: bool,
     silence: Silence,
     fallback: Fallback,
     /// When transport-wide feedback last came.
@@ -117,35 +119,8 @@ pub struct Bwe {
     is_short: bool,
     /// Share of the rate that may be sent while a queue is drained.
     share: f64,
-}
-
-/// The delay path of the estimator: arrival groups to usage.
-#[derive(Debug)]
-struct Delay {
-    groups: Groups,
-    trendline: Trendline,
-    detector: OveruseDetector,
-    queue: Queue,
-}
-
-impl Delay {
-    fn new() -> Self {
-        Self {
-            groups: Groups::default(),
-            trendline: Trendline::new(),
-            detector: OveruseDetector::new(),
-            queue: Queue::default(),
-        }
-    }
-
-    fn on_arrived(&mut self, now_us: u64, sent: Sent, arrival_us: i64) {
-        let (told_us, sent_us) = (now_us as i64, sent.at_us as i64);
-        if let Some(delta) = self.groups.add(told_us, sent_us, arrival_us) {
-            let trend = self.trendline.add(delta);
-            self.detector.add(trend, delta.send_us, delta.at_us);
-            self.queue.on_delay(now_us, trend.delay_ms);
-        }
-    }
+    /// A queue does not go away.
+    stands: bool,
 }
 
 impl Bwe {
@@ -171,6 +146,7 @@ impl Bwe {
             forgiven_us: 0,
             prober: Prober::new(),
             meter: Meter::default(),
+            refuted: false,
             silence: Silence::new(missed_us),
             fallback: Fallback::new(0, start_bps),
             heard_us: None,
@@ -178,6 +154,7 @@ impl Bwe {
             wanted_bps: 0.0,
             is_short: false,
             share: 1.0,
+            stands: false,
         }
     }
 
@@ -283,9 +260,13 @@ impl Bwe {
 
     /// What the viewer reports to have received lately; `None` while it does not report.
     #[must_use]
-    pub fn delivered(&self) -> Option<Bitrate> {
+    pub fn delivered(&self) -> Option<Delivered> {
         let is_heard = self.silence.cap_bps().is_none();
-        self.acked.bps().filter(|_| is_heard).map(Bitrate::from)
+        let bps = self.acked.bps().filter(|_| is_heard)?;
+        Some(Delivered {
+            rate: Bitrate::from(bps),
+            is_clear: !self.stands && !self.loss.is_felt(),
+        })
     }
 
     /// Whether the path was seen to carry less than is wanted. While that is not known yet,
@@ -300,6 +281,11 @@ impl Bwe {
         let cluster = self.prober.poll()?;
         self.meter.expect(&cluster);
         Some(cluster)
+    }
+
+    /// Whether the cluster that is being sent is to end: it has shown what it can.
+    pub fn poll_refuted(&mut self) -> bool {
+        std::mem::take(&mut self.refuted)
     }
 
     /// How much may be sent to this viewer, all of it counted: audio, video, resends, padding.
@@ -376,11 +362,10 @@ impl Bwe {
             contested: self.delay.queue.is_contested(now_us),
         };
         let result = self.meter.take_result();
-        if let Some((id, found_bps)) = result.filter(|_| observed.usage != Usage::Over) {
-            let rate_bps = found_bps.max(PROBE_KEEPS * self.aimd.bps());
-            self.aimd.set(now_us, rate_bps);
-            self.loss.on_measured(found_bps);
-            self.prober.on_result(self.situation(now_us), id, found_bps);
+        if let Some((id, found)) = result.filter(|_| observed.usage != Usage::Over) {
+            self.on_found(now_us, id, found);
+        } else if observed.usage != Usage::Over && self.prober.is_proving() {
+            // What arrives now is padding for the most part, and may be a shaper's bucket.
         } else if self.aimd.update(now_us, observed) {
             self.on_cut(now_us);
         }
@@ -396,6 +381,7 @@ impl Bwe {
             self.on_cut(now_us);
         }
         self.share = self.delay.queue.share(now_us);
+        self.stands = self.delay.queue.stands(now_us);
         self.prober.on_timeout(self.situation(now_us));
         self.weigh(now_us);
     }
@@ -410,6 +396,23 @@ impl Bwe {
             self.fallback.is_bounded()
         };
         self.is_short = lacks && (self.is_short || bounded || self.silence.cap_bps().is_some());
+    }
+
+    fn on_found(&mut self, now_us: u64, id: ClusterId, found: Found) {
+        let now = self.situation(now_us);
+        match found {
+            Found::Queue => {
+                self.prober.on_refuted(now, id);
+                self.refuted = true;
+            }
+            Found::Bps(bps) if self.prober.begins_proof(now, id, bps) => {}
+            Found::Bps(bps) => {
+                self.aimd
+                    .set(now_us, bps.max(PROBE_KEEPS * self.aimd.bps()));
+                self.loss.on_measured(bps);
+                self.prober.on_result(self.situation(now_us), id, bps);
+            }
+        }
     }
 
     fn on_cut(&mut self, now_us: u64) {

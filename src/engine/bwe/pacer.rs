@@ -112,6 +112,11 @@ impl Pacer {
         });
     }
 
+    /// Ends the cluster that is running.
+    pub fn stop(&mut self) {
+        self.running = None;
+    }
+
     /// What may leave now. Audio and packets sent again do not ask: they leave at once and are
     /// only told, by [`Pacer::on_sent`] like all that leaves, so that video makes way for them.
     /// `waiting` is how many bytes of video wait.
@@ -269,6 +274,7 @@ mod tests {
             rate: Bitrate::kbps(1600),
             bytes: 8_000,
             packets: 5,
+            proves: false,
         };
         pacer.start(cluster);
         let mut left = Vec::new();

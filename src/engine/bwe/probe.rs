@@ -46,6 +46,19 @@ const PUT_OFF_US: u64 = 1_000_000;
 /// (100 ms for the first); a doubled rate then leaves 40 ms of queue on a path that was full.
 const CLUSTER_US: u64 = 40_000;
 
+/// A proof lasts this long, in microseconds, unless it makes a queue grow: the buckets of shapers
+/// (16 KB are common) are empty by then. Each time it was wrong the next lasts twice as long.
+const PROOF_US: u64 = 600_000;
+
+const MAX_PROOF_DOUBLINGS: u32 = 2;
+
+/// And goes this much above the rate; after one that made a queue grow, this much: what lies
+/// between may well be carried.
+const PROOF_SCALES: (f64, f64) = (2.0, 1.5);
+
+/// What is found must be this many times the rate to need one.
+const LEAP: f64 = 1.1;
+
 /// And has at least this many packets. libwebrtc min_probe_packets_sent.
 const CLUSTER_PACKETS: u8 = 5;
 
@@ -81,6 +94,8 @@ pub struct ProbeCluster {
     pub bytes: u32,
     /// and this many packets.
     pub packets: u8,
+    /// It is long, and over as soon as a queue grows.
+    pub proves: bool,
 }
 
 /// What decides about probing.
@@ -114,6 +129,7 @@ enum Phase {
         until_us: u64,
         last: ClusterId,
         rate_bps: f64,
+        proves: bool,
     },
 }
 
@@ -130,6 +146,11 @@ pub(super) struct Prober {
     doubts: u32,
     /// The two first clusters have been asked for.
     begun: bool,
+    /// The path was seen to carry less than is wanted: what a short cluster finds there may be a
+    /// shaper's bucket, and is believed when a longer one has proved it.
+    resisted: bool,
+    /// The last proof went too high.
+    timid: bool,
     next_id: ClusterId,
     /// Clusters to be polled, in order.
     queue: [Option<ProbeCluster>; 2],
@@ -145,6 +166,8 @@ impl Prober {
             carried_us: None,
             doubts: 0,
             begun: false,
+            resisted: false,
+            timid: false,
             next_id: ClusterId::FIRST,
             queue: [None; 2],
         }
@@ -165,13 +188,40 @@ impl Prober {
                     if self.carried_us.take().is_some() {
                         self.doubts = 0;
                     }
-                    self.launch(now, &[SCALE * now.rate_bps]);
+                    self.launch(now, &[SCALE * now.rate_bps], false);
                 } else {
                     self.begun = true;
-                    self.launch(now, &FIRST_SCALES.map(|scale| scale * now.rate_bps));
+                    self.launch(now, &FIRST_SCALES.map(|scale| scale * now.rate_bps), false);
                 }
             }
             Phase::Waiting { .. } | Phase::Resting { .. } => {}
+        }
+    }
+
+    /// A cluster found this. Whether it must be proved first: that has begun then.
+    pub(super) fn begins_proof(&mut self, now: Situation, id: ClusterId, found_bps: f64) -> bool {
+        let Phase::Waiting { last, proves, .. } = self.phase else {
+            return false;
+        };
+        if id != last || proves || !self.resisted || found_bps < LEAP * now.rate_bps {
+            return false;
+        }
+        let (bold, timid) = PROOF_SCALES;
+        let scale = if self.timid { timid } else { bold };
+        self.launch(now, &[found_bps.min(scale * now.rate_bps)], true);
+        true
+    }
+
+    /// What arrives is a proof that is not over: it says nothing yet.
+    pub(super) fn is_proving(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { proves: true, .. })
+    }
+
+    /// A proof made a queue grow: the path carries no more than the rate.
+    pub(super) fn on_refuted(&mut self, now: Situation, id: ClusterId) {
+        if matches!(self.phase, Phase::Waiting { last, .. } if last == id) {
+            self.timid = !self.timid;
+            self.rest(now, false);
         }
     }
 
@@ -190,7 +240,7 @@ impl Prober {
         let faster_bps = SCALE * found_bps;
         if carried && now.wants_more() && now.ceiling_bps() > rate_bps {
             self.interval_us = INTERVAL_US.0;
-            self.launch(now, &[faster_bps]);
+            self.launch(now, &[faster_bps], false);
         } else {
             self.rest(now, carried);
         }
@@ -211,6 +261,7 @@ impl Prober {
             Phase::Waiting { .. } => earliest_us,
         };
         self.found_bps = f64::INFINITY;
+        self.resisted = true;
         self.phase = Phase::Resting { until_us };
     }
 
@@ -218,7 +269,7 @@ impl Prober {
     pub(super) fn on_recovery(&mut self, now: Situation, before_bps: f64) {
         self.queue = [None; 2];
         self.interval_us = RECOVERY_INTERVAL_US;
-        self.launch(now, &[before_bps]);
+        self.launch(now, &[before_bps], false);
     }
 
     /// The next cluster to send.
@@ -260,26 +311,34 @@ impl Prober {
         } else {
             f64::INFINITY
         };
+        self.resisted = now.wants_more();
         let until_us = now.now_us + self.interval_us;
         self.phase = Phase::Resting { until_us };
     }
 
     /// Queues clusters of these rates, none above the ceiling, and waits for the last.
-    fn launch(&mut self, now: Situation, rates_bps: &[f64]) {
+    fn launch(&mut self, now: Situation, rates_bps: &[f64], proves: bool) {
+        let length_us = if proves {
+            PROOF_US << self.doubts.min(MAX_PROOF_DOUBLINGS)
+        } else {
+            CLUSTER_US
+        };
         let ceiling_bps = now.ceiling_bps();
         for (place, rate_bps) in self.queue.iter_mut().zip(rates_bps) {
             let rate_bps = rate_bps.min(ceiling_bps);
-            let bytes = rate_bps / 8.0 * CLUSTER_US as f64 / 1e6;
+            let bytes = rate_bps / 8.0 * length_us as f64 / 1e6;
             *place = Some(ProbeCluster {
                 id: self.next_id,
                 rate: Bitrate::from(rate_bps),
                 bytes: bytes as u32,
                 packets: CLUSTER_PACKETS,
+                proves,
             });
             self.phase = Phase::Waiting {
-                until_us: now.now_us + WAIT_US,
+                until_us: now.now_us + length_us + WAIT_US,
                 last: self.next_id,
                 rate_bps,
+                proves,
             };
             self.next_id = self.next_id.next();
             if rate_bps >= ceiling_bps {

@@ -25,6 +25,10 @@ const DRAIN: f64 = 0.7;
 /// Draining lasts at most this long, in microseconds.
 const MAX_DRAIN_US: u64 = 1_000_000;
 
+/// A queue that has been long for all of this, in microseconds, stands: it is no jitter of a client
+/// that reads late now and then.
+const STANDING_US: u64 = 700_000;
+
 /// A queue that has been long for all of this, in microseconds, is another flow's: cuts of 15 %
 /// and more would have drained ours.
 const CONTESTED_US: u64 = 4_000_000;
@@ -84,6 +88,11 @@ impl Queue {
     /// The queue is long and may be ours: sending more only makes it longer.
     pub(super) fn is_long(&self, now_us: u64) -> bool {
         self.has_been_long(now_us, LASTING_US) && !self.is_contested(now_us)
+    }
+
+    /// The queue does not go away.
+    pub(super) fn stands(&self, now_us: u64) -> bool {
+        self.has_been_long(now_us, STANDING_US)
     }
 
     /// Another flow keeps the queue.

@@ -3,6 +3,7 @@
 use str0m::media::Mid;
 
 use super::clock::Ntp;
+use crate::engine::svc::FRAME_NUMBER_AT;
 
 /// Fixed RTP header without contributing sources, in bytes (RFC 3550 §5.1).
 const FIXED_BYTES: usize = 12;
@@ -47,6 +48,8 @@ pub struct PacketExtensions<'a> {
     pub video_orientation: Option<u8>,
     /// The dependency descriptor's bytes; none when empty.
     pub dependency_descriptor: &'a [u8],
+    /// The number of its frame there, in the place of the publisher's.
+    pub frame_number: Option<u16>,
 }
 
 /// The unchanging part of one stream's headers, in each form it needs.
@@ -127,6 +130,10 @@ impl HeaderTemplates {
         }
         if let (Some(id), 1..=TWO_BYTE_MAX) = (ids.dependency_descriptor, descriptor.len()) {
             form.push(id, descriptor, buf);
+            let at = buf.len() - descriptor.len() + FRAME_NUMBER_AT;
+            if let (Some(number), Some(field)) = (packet.frame_number, buf.get_mut(at..at + 2)) {
+                field.copy_from_slice(&number.to_be_bytes());
+            }
         }
         finish(start, buf)
     }

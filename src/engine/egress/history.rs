@@ -158,6 +158,7 @@ impl Sent {
                 audio_level: stored.audio_level,
                 video_orientation: stored.video_orientation,
                 dependency_descriptor: stored.descriptor.as_deref().unwrap_or_default(),
+                frame_number: self.patch.frame_number(),
             },
         }
     }

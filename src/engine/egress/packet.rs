@@ -430,7 +430,8 @@ impl Stream {
         // RFC 3550 §5.1: padding flag in the first byte, marker and payload type in the second.
         let header = &mut buf[start..];
         header[0] |= u8::from(draft.padding > 0) << 5;
-        header[1] = u8::from(packet.marker) << 7 | self.pt;
+        let marker = packet.marker || packet.patch.sets_marker();
+        header[1] = u8::from(marker) << 7 | self.pt;
         header[2..4].copy_from_slice(&(index as u16).to_be_bytes());
         header[4..8].copy_from_slice(&packet.timestamp.to_be_bytes());
 
@@ -565,6 +566,7 @@ mod tests {
                 audio_level: Some(0x85),
                 video_orientation: Some(0x03),
                 dependency_descriptor: &descriptor,
+                frame_number: None,
             };
             let mut batch = Batch::new();
             slot.write_media(&mut outlet, AT, &packet, &mut batch)

@@ -1,10 +1,13 @@
-//! What differs at the head of a payload from viewer to viewer.
+//! What differs from viewer to viewer in a packet: the head of its payload, or how its frame is
+//! described.
 
 use crate::engine::codec::{Vp8Descriptor, Vp8Numbers};
 
-/// The first bytes of a payload as one viewer must see them; as many bytes as it replaces.
+/// The first bytes of a payload as one viewer must see them; as many bytes as it replaces. Or the
+/// number of its frame, and whether that ends a picture: no payload needs both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeadPatch {
+    /// How many bytes are replaced, or [`Self::FRAME`] or [`Self::LAST_FRAME`].
     len: u8,
     bytes: [u8; Self::MAX_BYTES],
 }
@@ -12,6 +15,12 @@ pub struct HeadPatch {
 impl HeadPatch {
     /// Up to the end of TL0PICIDX in a VP8 descriptor with a 15-bit picture id (RFC 7741 §4.2).
     const MAX_BYTES: usize = 5;
+
+    /// Its bytes are the number of a frame.
+    const FRAME: u8 = 0x80;
+
+    /// Likewise, and the frame is the last of its picture.
+    const LAST_FRAME: u8 = 0x81;
 
     /// Changes nothing.
     pub const NONE: Self = Self {
@@ -48,6 +57,34 @@ impl HeadPatch {
         patch
     }
 
+    /// Gives a frame this number in its dependency descriptor, and its packet the marker bit if it
+    /// ends a picture.
+    #[must_use]
+    pub fn frame(number: u16, ends_picture: bool) -> Self {
+        let [high, low] = number.to_be_bytes();
+        Self {
+            len: if ends_picture {
+                Self::LAST_FRAME
+            } else {
+                Self::FRAME
+            },
+            bytes: [high, low, 0, 0, 0],
+        }
+    }
+
+    /// The number of its frame, if it has another one for this viewer.
+    #[must_use]
+    pub fn frame_number(&self) -> Option<u16> {
+        let [high, low, ..] = self.bytes;
+        (self.len >= Self::FRAME).then_some(u16::from_be_bytes([high, low]))
+    }
+
+    /// Whether the packet has the marker bit, whatever its publisher says.
+    #[must_use]
+    pub fn sets_marker(&self) -> bool {
+        self.len == Self::LAST_FRAME
+    }
+
     /// Takes over the payload up to `end`.
     fn copy(&mut self, payload: &[u8], end: usize) {
         let from = usize::from(self.len);
@@ -62,6 +99,9 @@ impl HeadPatch {
     }
 
     pub(in crate::engine) fn apply(&self, payload: &mut [u8]) {
+        if self.len >= Self::FRAME {
+            return;
+        }
         let len = usize::from(self.len).min(payload.len());
         payload[..len].copy_from_slice(&self.bytes[..len]);
     }

@@ -369,6 +369,9 @@ impl SendSide {
 
     /// Gives the pacer the next probe cluster as soon as it is free.
     fn start_probe(&mut self) {
+        if self.bwe.poll_refuted() {
+            self.pacer.stop();
+        }
         if self.pacer.is_free()
             && let Some(cluster) = self.bwe.poll_probe()
         {
@@ -382,7 +385,7 @@ impl SendSide {
     }
 
     /// What the client reports to have received lately.
-    pub(crate) fn delivered(&self) -> Option<Bitrate> {
+    pub(crate) fn delivered(&self) -> Option<bwe::Delivered> {
         self.bwe.delivered()
     }
 
@@ -434,9 +437,8 @@ impl SendSide {
 
     /// Which slot a media SSRC is.
     pub(crate) fn slot_of(&self, ssrc: Ssrc) -> Option<usize> {
-        self.lanes
-            .iter()
-            .position(|lane| lane.writer.ssrc() == ssrc)
+        let mut lanes = self.lanes.iter();
+        lanes.position(|lane| lane.writer.ssrc() == ssrc)
     }
 
     /// Datagrams of str0m's that the guard stopped since this was last asked.
@@ -456,20 +458,17 @@ impl Lane {
             totals: self.writer.totals(),
         };
         // Refused after 2^31 reports under one key: 68 years of one a second.
-        let _ = batch.push_rtcp(outlet, |buf| {
-            reports::write_report(&report, &self.cname, buf)
-        });
+        let write = |buf: &mut Vec<u8>| reports::write_report(&report, &self.cname, buf);
+        let _ = batch.push_rtcp(outlet, write);
     }
 }
 
 fn estimator(now: Instant, transport_wide: bool) -> Bwe {
-    Bwe::new(
-        now,
-        bwe::Options {
-            transport_wide,
-            ..bwe::Options::default()
-        },
-    )
+    let options = bwe::Options {
+        transport_wide,
+        ..bwe::Options::default()
+    };
+    Bwe::new(now, options)
 }
 
 /// Tells pacer and estimator that a packet left.

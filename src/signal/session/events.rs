@@ -56,27 +56,15 @@ impl Session {
             Event::NotPublished { mid, source, .. } => {
                 vec![self.tell(ServerMessage::not_published(mid, source))]
             }
-            Event::DataLost { messages, .. } => {
-                vec![self.tell(ServerMessage::DataLost { messages })]
-            }
             Event::Speakers { speakers, .. } => {
                 let message = ServerMessage::active_speakers(speakers);
                 vec![Output::Tell(relay::everyone(&room, directory), message)]
             }
-            Event::Warning {
-                trouble,
-                value,
-                severity,
-                ..
-            } => {
-                vec![self.tell(ServerMessage::warning(trouble, value, severity))]
-            }
-            Event::Sent { tracks, .. } => {
-                let told = tracks.into_iter().map(ServerMessage::quality);
-                told.map(|message| self.tell(message)).collect()
-            }
-            Event::Connected { .. } | Event::Inspected { .. } => Vec::new(),
             Event::Closed { reason, .. } => self.handle_closed(reason, directory),
+            event => {
+                let told = service(event);
+                told.into_iter().map(|message| self.tell(message)).collect()
+            }
         }
     }
 
@@ -87,5 +75,23 @@ impl Session {
         outputs.extend(gone.map(|(_, told)| told));
         self.peer = directory.draw_peer();
         outputs
+    }
+}
+
+/// How the client is served, as it is told.
+fn service(event: Event) -> Vec<ServerMessage> {
+    match event {
+        Event::DataLost { messages, .. } => vec![ServerMessage::DataLost { messages }],
+        Event::Warning {
+            trouble,
+            value,
+            severity,
+            ..
+        } => vec![ServerMessage::warning(trouble, value, severity)],
+        Event::Sent { tracks, .. } => tracks.into_iter().map(ServerMessage::quality).collect(),
+        Event::Unwanted {
+            track, mid, rids, ..
+        } => vec![ServerMessage::unwanted_layers(track, mid, rids)],
+        _ => Vec::new(),
     }
 }

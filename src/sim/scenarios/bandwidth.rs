@@ -23,6 +23,7 @@ const SHARP: Publish = Publish {
         size: (1280, 720),
     },
     simulcast: &[],
+    in_one_stream: None,
     also_receives: false,
 };
 

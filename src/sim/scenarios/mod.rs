@@ -14,6 +14,7 @@ mod rooms;
 mod simulcast;
 mod speakers;
 mod stock;
+mod svc;
 mod wishes;
 
 use str0m::format::Codec;

@@ -23,6 +23,14 @@ fn narrow(bits_per_s: u64) -> Quality {
     }
 }
 
+/// A token bucket: what Linux does with `tbf rate 500kbit burst 16kb latency 300ms`.
+const BUCKET: Quality = Quality {
+    capacity: Some(500_000),
+    queue_bytes: 18_750,
+    burst_bytes: 16 * 1024,
+    ..Quality::CLEAN
+};
+
 /// One who sends three layers, and viewers on these paths.
 fn watched(seed: u64, paths: &[Quality]) -> World {
     let mut world = World::new(Setup::seed(seed));
@@ -169,6 +177,32 @@ fn five_per_cent_of_loss_at_60_ms_freezes_nobody() {
 }
 
 #[test]
+fn a_token_bucket_of_500_kbit_per_s_keeps_its_layer_and_never_freezes() {
+    for seed in 670..674 {
+        let mut world = watched(seed, &[BUCKET]);
+        world.run(SECOND * 2);
+        let from = world.time();
+        world.run(SECOND * 40);
+        let gap = longest_gap(&world, 1, from, world.time());
+        let after = layers(&world, 1, from);
+        let switches: Vec<_> = after
+            .windows(2)
+            .filter(|pair| pair[0].1 != pair[1].1)
+            .map(|pair| pair[1])
+            .collect();
+        let low = after.iter().filter(|(_, layer)| *layer == 0).count();
+        assert!(gap <= SECOND / 2, "{seed}: {gap:?}, {switches:?}");
+        // Now and then it is tried whether the next layer fits.
+        assert!(switches.len() <= 8, "{seed}: {switches:?}");
+        assert!(
+            low * 3 > after.len() * 2,
+            "{seed}: {low} of {}",
+            after.len()
+        );
+    }
+}
+
+#[test]
 fn ten_viewers_on_ten_paths_each_get_the_best_that_fits() {
     const KBPS: [u64; 10] = [200, 300, 500, 700, 900, 1_500, 2_500, 4_000, 6_000, 10_000];
     let mut world = watched(64, &KBPS.map(|kbps| narrow(kbps * 1_000)));
@@ -218,6 +252,59 @@ fn a_hundred_switches_leave_one_unbroken_stream() {
     check_streams(&world, 0);
     let gap = longest_gap(&world, 1, SECOND * 5, world.time());
     assert!(gap <= Duration::from_millis(200), "{gap:?}");
+}
+
+/// What the only publisher was told that nobody watches, in order.
+fn unwanted(world: &World) -> Vec<&str> {
+    let mut tracks = world.unwanted.values();
+    let mut rids: Vec<_> = tracks
+        .next()
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    assert!(tracks.next().is_none(), "one track has layers");
+    rids.sort_unstable();
+    rids
+}
+
+#[test]
+fn a_publisher_is_told_which_layers_nobody_watches_and_when_somebody_does() {
+    let mut world = watched(68, &[Quality::CLEAN, narrow(300_000)]);
+    world.run(SECOND * 8);
+    assert_eq!(unwanted(&world), [""; 0], "a narrow path may become wide");
+    let cap = |world: &mut World, quality| {
+        for viewer in [1, 2] {
+            let (peer, track) = (world.client(viewer).peer, None);
+            let command = Command::CapQuality {
+                peer,
+                track,
+                quality,
+            };
+            world.command(0, command);
+        }
+    };
+    cap(&mut world, command::Quality::Low);
+    world.run(SECOND * 4);
+    assert_eq!(unwanted(&world), [""; 0], "it has not lasted");
+    world.run(SECOND * 3);
+    assert_eq!(unwanted(&world), ["a", "c"]);
+    for layer in [1, 2] {
+        world.act(0, |client, _| {
+            client.set_layer(Source::Camera, layer, false)
+        });
+    }
+    world.run(SECOND * 5);
+    assert_eq!(layer(&world, 1), Some(0));
+    cap(&mut world, command::Quality::High);
+    world.run(SECOND / 5);
+    assert_eq!(unwanted(&world), [""; 0]);
+    for layer in [1, 2] {
+        world.act(0, |client, _| client.set_layer(Source::Camera, layer, true));
+    }
+    world.run(SECOND * 3);
+    assert_eq!(layer(&world, 1), Some(2));
+    check_streams(&world, usize::MAX);
 }
 
 #[test]

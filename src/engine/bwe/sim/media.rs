@@ -120,6 +120,9 @@ impl Media {
             self.wakeups += 1;
             self.controller.on_timeout(now_us);
         }
+        if self.controller.poll_refuted() {
+            self.pacer.stop();
+        }
         if self.pacer.is_free()
             && let Some(cluster) = self.controller.poll_probe()
         {

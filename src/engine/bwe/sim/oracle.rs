@@ -24,6 +24,9 @@ pub(super) trait Controller {
     fn on_timeout(&mut self, now_us: u64);
     fn due_us(&self) -> Option<u64>;
     fn poll_probe(&mut self) -> Option<ProbeCluster>;
+    fn poll_refuted(&mut self) -> bool {
+        false
+    }
     fn target_bps(&self) -> f64;
     fn set_wanted(&mut self, bps: f64);
 }
@@ -82,6 +85,10 @@ impl Controller for Ours {
 
     fn poll_probe(&mut self) -> Option<ProbeCluster> {
         self.bwe.poll_probe()
+    }
+
+    fn poll_refuted(&mut self) -> bool {
+        self.bwe.poll_refuted()
     }
 
     fn target_bps(&self) -> f64 {
@@ -229,6 +236,7 @@ impl Controller for GoogCc {
             rate: Bitrate::from(probe.target_data_rate.bps() as f64),
             bytes: bytes as u32,
             packets: probe.target_probe_count as u8,
+            proves: false,
         };
         self.current = Some(probe);
         Some(cluster)
