@@ -25,6 +25,10 @@ class Lines {
     return this.page.evaluate((wanted) => window.lines.publish(wanted), options);
   }
 
+  cap(quality) {
+    return this.page.evaluate((wanted) => window.lines.cap(wanted), quality);
+  }
+
   stop() {
     return this.page.evaluate(() => window.lines.stop());
   }
