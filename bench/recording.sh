@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What recording costs: the same load with nothing recorded and with every room recorded, in turns
-# (A B A B). Prints one table; the CPU is that of the whole server, the recorder's thread included.
+# (A B A B). Prints two tables, first that of nothing recorded; the CPU is that of the whole server,
+# the recorder's thread included.
 #
 #   bench/recording.sh [CELL...]      runs of bench/scenarios/recorded.yaml, counted from 0
 #
@@ -16,17 +17,19 @@ cells=("$@")
 [ ${#cells[@]} -gt 0 ] || mapfile -t cells < <(seq 0 $(($("$load" cells "$file" | wc -l) - 1)))
 export CORELAY_RECORDING_PATH="$scratch/recordings" CORELAY_RECORDING_MIN_FREE_SPACE=1
 export CORELAY_RECORDING_AUTO=true
-given=("${flags[@]}")
 files=()
 for cell in "${cells[@]}"; do
   for ((round = 1; round <= ${CORELAY_BENCH_ROUNDS:-2}; round++)); do
     for is_recorded in false true; do
       export CORELAY_RECORDING_ENABLED="$is_recorded"
-      flags=("${given[@]}" --name "cell $cell, recorded: $is_recorded")
       measure corelay "$file" "$cell" "$round.$is_recorded"
       rm -rf "$CORELAY_RECORDING_PATH"
     done
   done
 done
-echo
-"$load" table "${files[@]}"
+for is_recorded in false true; do
+  printf '\nrecorded: %s\n' "$is_recorded"
+  those=()
+  for one in "${files[@]}"; do [[ $one != *".$is_recorded."* ]] || those+=("$one"); done
+  "$load" table "${those[@]}"
+done

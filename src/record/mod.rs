@@ -55,11 +55,11 @@ pub const NOTICE_QUEUE: usize = 1024;
 /// How often the recorder looks for copies and at the time, and how often while nothing is
 /// recorded. It does not wait for copies: each would have to wake it, which costs more than to
 /// write it.
-const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(50);
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
 /// Copies taken between two looks at the time.
-const COPIES_PER_TURN: usize = 4096;
+const COPIES_PER_TURN: usize = 16_384;
 
 /// What the recorder is told once, at start-up.
 #[derive(Debug, Clone)]

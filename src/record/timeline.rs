@@ -18,8 +18,12 @@ const MAX_SLEW_PER_MILLE: i64 = 5;
 /// is the same for all of its tracks.
 const MAX_SHIFT_SLEW_PER_MILLE: i64 = 1;
 
-/// A track that is off by more than this stood still, it did not drift: it is moved at once.
+/// Sound that is off by more than this stood still, it did not drift: it is moved at once.
 const STALL_US: i64 = 30_000;
+
+/// The rate of all pictures' timestamps, which tell time (RFC 3551 §5); those of sound count
+/// samples.
+const PICTURE_RATE: i64 = 90_000;
 
 /// A participant's clock that is off by more than this was set, not drifting.
 const STEP_US: i64 = 1_000_000;
@@ -153,7 +157,8 @@ impl Timeline {
             self.offset_us += off;
             return None;
         }
-        if off.abs() < STALL_US {
+        let is_picture = self.rate == PICTURE_RATE;
+        if off.abs() < if is_picture { STEP_US } else { STALL_US } {
             self.owed_us = off;
             return None;
         }

@@ -56,9 +56,13 @@ export function checkFiles(manifest, directory, wanted) {
   return figures.join('; ');
 }
 
-/** Decodes every frame: ffmpeg has nothing to say about a file that is whole. */
+/**
+ * Decodes every frame: ffmpeg has nothing to say about a file that is whole. It counts in the file's
+ * milliseconds; by itself it would in frames of a rate that it guesses, and complain where two frames
+ * of a camera fall together in that.
+ */
 export function decode(file) {
-  const args = ['-v', 'error', '-i', file, '-f', 'null', '-'];
+  const args = ['-v', 'error', '-i', file, '-enc_time_base:v', '1:1000', '-f', 'null', '-'];
   const { status, stderr } = spawnSync('ffmpeg', args, { encoding: 'utf8' });
   if (status !== 0 || stderr !== '') throw new Error(`${path.basename(file)}: ${stderr}`);
   return probe(file);

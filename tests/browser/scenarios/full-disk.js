@@ -20,14 +20,14 @@ const recordingWith = (floor) => ({
   CORELAY_RECORDING_MIN_FREE_SPACE: String(floor),
 });
 
-export const serverEnvironment = recordingWith(0);
-
 export async function run({ server, browsers, check }) {
-  // A server sees what was mounted before it began.
+  // A server sees what was mounted before it began; and these two have errors to log.
   await server.stop();
+  const bare = new Server('full-disk-bare', [], recordingWith(0));
+  const careful = new Server('full-disk-careful', [], recordingWith(FLOOR_MIB));
   mkdirSync(RECORDINGS, { recursive: true });
   execute('mount', '-t', 'tmpfs', '-o', `size=${DISK_MIB}m`, 'tmpfs', RECORDINGS);
-  await server.start();
+  await bare.start();
   const chromium = await browsers.chromium();
   const ada = await browsers.join(chromium, 'full', 'Ada');
   const bob = await browsers.join(chromium, 'full', 'Bob');
@@ -59,8 +59,7 @@ export async function run({ server, browsers, check }) {
     return checkFiles(manifest, RECORDINGS, { audio: 2, vp8: 2 });
   });
 
-  await server.stop();
-  const careful = new Server('full-disk-careful', [], recordingWith(FLOOR_MIB));
+  await bare.stop();
   await careful.start();
   await Promise.all([ada.untilSees(bob), bob.untilSees(ada)]);
   await check('a disk with less free space than the floor is not filled further', async () => {
