@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""How long a `ping` takes while the signalling thread is busy.
+"""How long a `ping` takes while the signalling thread is busy and media runs.
 
     bench/signalling.py [BINARY]
 
-Starts the server, opens WebSockets that do nothing (--idle), then, for --seconds, lets others come,
-join a room, be told so and leave (--joins a second), and meanwhile asks for a pong, over and over, on
-sockets of their own (--pingers). Prints the time from ping to pong in percentiles, the CPU time
-of the server's signalling thread and of this program, how long both waited for a core, and ends with
-1 when the 99th percentile is above --most milliseconds. Where the wait for a core is long, others
-use the machine, and the percentiles say little. Needs Python 3.9 and nothing else.
+Starts the server, opens WebSockets that do nothing (--idle), lets one participant be watched by others
+(--viewers, by corelay-load from beside the server, or --load), then, for --seconds, lets others
+come, join a room, be told so and leave (--joins a second), and meanwhile asks for a pong, over and over,
+on sockets of their own (--pingers). Prints the time from ping to pong in percentiles, the packets that
+were forwarded, the CPU time of the server's threads and of this program, how long they waited for a core,
+and ends with 1 when the 99th percentile is above --most milliseconds, or when no media ran. Where the
+wait for a core is long, others use the machine, and the percentiles say little. Needs Python 3.9 and
+nothing else.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import struct
 import subprocess
 import sys
 import time
+import urllib.request
 
 
 class Socket:
@@ -131,7 +134,9 @@ async def measure(options, host, port, pid):
         socket = await Socket.open(host, port)
         idle.append(asyncio.create_task(answer_pings(socket)))
     print(f"{len(idle)} idle WebSockets are open")
-    before, own = cpu(pid), own_cpu()
+    load = await start_load(options, host, port)
+    before, own, media = cpu(pid), own_cpu(), media_cpu(pid)
+    forwarded = counted(host, port, "forwarded") if load else 0
     waited, own_waited = waiting(pid), waiting(os.getpid())
     start = time.perf_counter()
     until = start + options.seconds
@@ -153,6 +158,7 @@ async def measure(options, host, port, pid):
         await asyncio.sleep(0.002)
     await asyncio.gather(*guests)
     spent = time.perf_counter() - start
+    forwarded = counted(host, port, "forwarded") - forwarded if load else 0
     took = receiver.recv()
     pinger.join()
     for task in idle:
@@ -161,13 +167,49 @@ async def measure(options, host, port, pid):
     print(f"{len(took)} pings, in ms:", percentiles(took))
     print(
         f"CPU: signalling thread {(cpu(pid) - before) / spent:.0%} of a core, "
+        f"media thread {(media_cpu(pid) - media) / spent:.0%}, "
         f"this program {(own_cpu() - own) / spent:.0%}"
     )
     print(
         f"Waiting for a core that others have: signalling thread {(waiting(pid) - waited) / spent:.0%} of the "
         f"time, this program {(waiting(os.getpid()) - own_waited) / spent:.0%}"
     )
+    if load:
+        print(f"Media: {forwarded / spent:.0f} packets/s forwarded to {options.viewers} viewers")
+        if load.poll() is not None or forwarded == 0:
+            sys.exit("corelay-load ended too early, or nothing was forwarded")
+        load.kill()
+        load.wait()
     return percentile(took, 99) * 1000
+
+
+async def start_load(options, host, port):
+    """Media from one to many, until it is killed; `None` when there shall be none."""
+    if options.viewers == 0:
+        return None
+    beside = os.path.join(os.path.dirname(options.binary), "corelay-load")
+    load = subprocess.Popen(
+        [options.load or beside, "--url", f"ws://{host}:{port}/ws", "--publishers", "1"]
+        + ["--subscribers", str(options.viewers), "--duration", str(int(options.seconds) + 600)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.perf_counter() + 60
+        # Everyone watches: one packet that came in went out so often.
+        while counted(host, port, "subscriptions") < options.viewers or counted(host, port, "forwarded") == 0:
+            if load.poll() is not None or time.perf_counter() > deadline:
+                sys.exit("corelay-load sends no media")
+            await asyncio.sleep(0.2)
+    except BaseException:
+        load.kill()
+        raise
+    return load
+
+
+def counted(host, port, name):
+    with urllib.request.urlopen(f"http://{host}:{port}/api/stats", timeout=30) as answer:
+        return json.load(answer)["totals"]["engine"][name]
 
 
 def percentile(values, share):
@@ -183,6 +225,12 @@ def cpu(pid):
     """CPU seconds of the thread that runs `main`, which is the one that signals."""
     fields = open(f"/proc/{pid}/task/{pid}/stat").read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def media_cpu(pid):
+    """CPU seconds of all other threads, of which the shard is by far the busiest."""
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") - cpu(pid)
 
 
 def waiting(pid):
@@ -201,6 +249,8 @@ def main():
     parser.add_argument("--idle", type=int, default=2000)
     parser.add_argument("--joins", type=int, default=200, help="a second")
     parser.add_argument("--pingers", type=int, default=20)
+    parser.add_argument("--viewers", type=int, default=20, help="of one publisher; 0 for no media")
+    parser.add_argument("--load", help="corelay-load, where it is not beside the server")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--most", type=float, default=50, help="milliseconds, at the 99th percentile")
     options = parser.parse_args()

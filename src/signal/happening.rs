@@ -26,19 +26,17 @@ pub struct Notice {
 /// What happened. Whatever happens in rooms passes through
 /// [`Directory`](super::directory::Directory), in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(
-    tag = "type",
-    rename_all = "kebab-case",
-    rename_all_fields = "camelCase"
-)]
+#[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Happening {
     /// A room was made, by its first participant or through the API.
+    #[serde(rename_all = "camelCase")]
     RoomStarted {
         /// Which.
         #[schema(value_type = String)]
         room_id: Shown<RoomId>,
     },
     /// A room is no more.
+    #[serde(rename_all = "camelCase")]
     RoomFinished {
         /// Which.
         #[schema(value_type = String)]
@@ -47,6 +45,7 @@ pub enum Happening {
         reason: FinishReason,
     },
     /// A participant is in a room.
+    #[serde(rename_all = "camelCase")]
     ParticipantJoined {
         /// Where.
         #[schema(value_type = String)]
@@ -62,6 +61,7 @@ pub enum Happening {
         name: Option<String>,
     },
     /// A participant is no longer in its room.
+    #[serde(rename_all = "camelCase")]
     ParticipantLeft {
         /// Where it was.
         #[schema(value_type = String)]
@@ -76,6 +76,7 @@ pub enum Happening {
         reason: LeaveReason,
     },
     /// A track can be watched.
+    #[serde(rename_all = "camelCase")]
     TrackPublished {
         /// Where.
         #[schema(value_type = String)]
@@ -92,6 +93,7 @@ pub enum Happening {
         source: SourceName,
     },
     /// A track is gone.
+    #[serde(rename_all = "camelCase")]
     TrackUnpublished {
         /// Where.
         #[schema(value_type = String)]
@@ -104,6 +106,7 @@ pub enum Happening {
         track_id: Shown<TrackId>,
     },
     /// A call, or a room, of a dialect began.
+    #[serde(rename_all = "camelCase")]
     CallStarted {
         /// Where.
         dialect: DialectName,
@@ -111,6 +114,7 @@ pub enum Happening {
         call_id: String,
     },
     /// A user takes part in it.
+    #[serde(rename_all = "camelCase")]
     CallJoined {
         /// Where.
         dialect: DialectName,
@@ -120,6 +124,7 @@ pub enum Happening {
         user_id: String,
     },
     /// A user no longer takes part in it.
+    #[serde(rename_all = "camelCase")]
     CallLeft {
         /// Where.
         dialect: DialectName,
@@ -129,6 +134,7 @@ pub enum Happening {
         user_id: String,
     },
     /// A call, or a room, of a dialect is over.
+    #[serde(rename_all = "camelCase")]
     CallEnded {
         /// Where.
         dialect: DialectName,
@@ -138,6 +144,7 @@ pub enum Happening {
         reason: EndReason,
     },
     /// A room is being recorded.
+    #[serde(rename_all = "camelCase")]
     RecordingStarted {
         /// Which.
         #[schema(value_type = String)]
@@ -146,6 +153,7 @@ pub enum Happening {
         recording_id: String,
     },
     /// A room is no longer recorded.
+    #[serde(rename_all = "camelCase")]
     RecordingFinished {
         /// Which.
         #[schema(value_type = String)]
@@ -156,6 +164,7 @@ pub enum Happening {
         reason: crate::record::manifest::EndReason,
     },
     /// One file was made of all tracks of a recording.
+    #[serde(rename_all = "camelCase")]
     RecordingComposed {
         /// Which room it is of.
         #[schema(value_type = String)]
@@ -166,6 +175,7 @@ pub enum Happening {
         file: String,
     },
     /// A recording is in the object store.
+    #[serde(rename_all = "camelCase")]
     RecordingUploaded {
         /// Which room it is of.
         #[schema(value_type = String)]

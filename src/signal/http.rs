@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -92,11 +92,23 @@ pub fn router(site: Site, with_page: bool, dialects: Router<Site>) -> Router {
     };
     router
         .layer(middleware::from_fn_with_state(site.clone(), check_origin))
+        .layer(middleware::from_fn(check_host))
         .layer(middleware::from_fn_with_state(
             site.clone(),
             add_security_headers,
         ))
         .with_state(site)
+}
+
+/// A request of HTTP/1.1 names one host: what stands between the client and here must not take
+/// it for another one than we do (RFC 9112 §3.2).
+async fn check_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11) {
+        return next.run(request).await;
+    }
+    let text = "a request has one \"Host\"";
+    Refused::bad(Code::BadMessage, text).into_response()
 }
 
 /// Browsers open WebSockets to anywhere, and leave it to the server which pages may (RFC 6455

@@ -109,6 +109,17 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// is dropped.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Bytes that one connection is read in a burst, whatever they are: requests, messages, and frames
+/// that never become a message. Past burst and rate it is read no faster, so that its client has to
+/// wait.
+pub const READ_BURST_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Bytes that one connection is read per second, in the long run; see [`READ_BURST_BYTES`].
+pub const READ_BYTES_PER_SECOND: u64 = 1024 * 1024;
+
+/// How long a connection past its rate is left alone.
+pub const READ_PAUSE: Duration = Duration::from_millis(50);
+
 /// How long a client has to answer our close frame, or to take in the last bytes of a
 /// connection that ends. Then the connection is dropped.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -129,6 +140,7 @@ pub const LOG_LINES: u32 = 5;
 pub const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 const _: () = assert!(MAX_FRAME_BYTES > MAX_SDP_BYTES + MAX_MESSAGE_BYTES);
+const _: () = assert!(READ_BURST_BYTES > 2 * MAX_FRAME_BYTES as u64);
 const _: () = assert!(PING_INTERVAL.as_secs() * 2 < SILENCE_TIMEOUT.as_secs());
 
 /// The bounds an operator may want to move.

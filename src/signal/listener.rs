@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::signal::caller::Remote;
 use crate::signal::clock;
-use crate::signal::limits::{self, LogGate};
+use crate::signal::limits::{self, Bucket, LogGate};
 use crate::signal::tls;
 
 /// Accepts for ever; with `tls`, HTTPS only.
@@ -100,6 +100,12 @@ struct Lingering {
     open: Option<(TcpStream, OwnedSemaphorePermit)>,
     /// Rings when the client has taken in nothing for too long; `None` while it does.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// How much more is read of it.
+    allowance: Bucket,
+    /// Bytes read that are not yet taken out of that.
+    owed: u64,
+    /// Rings when it may be read again; `None` while it may.
+    rest: Option<Pin<Box<Sleep>>>,
 }
 
 impl Lingering {
@@ -107,9 +113,29 @@ impl Lingering {
         // Signalling is small messages that should not wait for one another. A connection that
         // refuses the option is broken and will say so when it is read.
         let _ = stream.set_nodelay(true);
-        let open = Some((stream, place));
-        let stalled = None;
-        Self { open, stalled }
+        let (burst, rate) = (limits::READ_BURST_BYTES, limits::READ_BYTES_PER_SECOND);
+        Self {
+            open: Some((stream, place)),
+            stalled: None,
+            allowance: Bucket::new(clock(), burst, rate),
+            owed: 0,
+            rest: None,
+        }
+    }
+
+    /// Waits until what was read before is allowed for.
+    fn poll_allowance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(rest) = &mut self.rest {
+                ready!(rest.as_mut().poll(cx));
+                self.rest = None;
+            }
+            if self.allowance.take(clock(), self.owed) {
+                self.owed = 0;
+                return Poll::Ready(());
+            }
+            self.rest = Some(Box::pin(sleep(limits::READ_PAUSE)));
+        }
     }
 
     /// Ends the patience with a client that takes in nothing.
@@ -171,7 +197,11 @@ impl AsyncRead for Lingering {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream().poll_read(cx, buf)
+        ready!(self.poll_allowance(cx));
+        let before = buf.filled().len();
+        let read = self.stream().poll_read(cx, buf);
+        self.owed += (buf.filled().len() - before) as u64;
+        read
     }
 }
 
@@ -211,13 +241,44 @@ impl AsyncWrite for Lingering {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_in_nothing_is_dropped() {
+    /// A client, and the connection that was accepted from it.
+    async fn connected() -> (TcpStream, Lingering) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        let mut stream = Lingering::new(accepted.unwrap().0, place);
+        (client.unwrap(), Lingering::new(accepted.unwrap().0, place))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_sends_without_an_end_is_read_no_faster_than_it_may() {
+        let (mut client, mut stream) = connected().await;
+        let seconds = 10;
+        let bytes = limits::READ_BURST_BYTES + seconds * limits::READ_BYTES_PER_SECOND;
+        let sending = async {
+            // Empty frames of a message that never ends, RFC 6455 section 5.4.
+            let frames = [0, 0x80, 0, 0, 0, 0].repeat(1000);
+            for _ in 0..=bytes / frames.len() as u64 {
+                client.write_all(&frames).await.unwrap();
+            }
+        };
+        let began = clock();
+        let reading = async {
+            let mut scrap = vec![0; 8 * 1024];
+            let mut left = bytes;
+            while left > 0 {
+                left = left.saturating_sub(stream.read(&mut scrap).await.unwrap() as u64);
+            }
+        };
+        tokio::join!(sending, reading);
+        let took = clock().saturating_duration_since(began);
+        let least = Duration::from_secs(seconds - 1);
+        assert!((least..least * 2).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_in_nothing_is_dropped() {
+        let (client, mut stream) = connected().await;
         let endless = async {
             loop {
                 stream.write_all(&[0; 64 * 1024]).await?;

@@ -195,6 +195,20 @@ async fn the_description_of_the_api_names_every_path_of_the_protocol() {
             assert!(found.is_object(), "{method} {path}");
         }
     }
+    // Every event names what it is about as it is told.
+    let events = &description["components"]["schemas"]["Happening"]["oneOf"];
+    let events = events.as_array().expect("there are several");
+    for event in events {
+        let fields = event["properties"].as_object().expect("it has fields");
+        let known = |name: &String| {
+            let names = "type roomId participantId userId trackId callId recordingId reason";
+            let others = "name kind source dialect file location";
+            let mut names = names.split(' ').chain(others.split(' '));
+            names.any(|known| known == name)
+        };
+        assert!(fields.keys().all(known), "{event}");
+    }
+    assert!(events.len() >= 12, "{}", events.len());
     for path in ["/livez", "/readyz"] {
         assert_eq!(server.get(path).await.json(), json!({"status": "ok"}));
     }

@@ -80,7 +80,7 @@ async fn each_bad_request_gets_its_status_and_no_more() {
     let mute = format!("{p}/mute");
     let escalate = json!({"identity": "x", "video": {"room": "s", "roomAdmin": true}}).to_string();
     let endless = json!({"identity": "x".repeat(129), "video": {"room": "r"}}).to_string();
-    let (none, room) = ("", "/api/rooms");
+    let (none, room, record) = ("", "/api/rooms", "/api/rooms/r/recording/start");
     let table: Vec<(&str, &str, String, &str, u16)> = vec![
         // Tokens.
         ("GET", room, none.into(), "", 401),
@@ -108,6 +108,13 @@ async fn each_bad_request_gets_its_status_and_no_more() {
         ("DELETE", p, member.clone(), "", 403),
         ("DELETE", p, other_admin.clone(), "", 403),
         ("POST", &mute, other_admin.clone(), r#"{"muted":true}"#, 403),
+        (
+            "POST",
+            &mute,
+            admin.clone(),
+            r#"{"muted":true,"trackId":"../../x"}"#,
+            404,
+        ),
         ("POST", "/api/tokens", member.clone(), &escalate, 403),
         ("POST", "/api/tokens", admin.clone(), &escalate, 403),
         // Paths and names.
@@ -134,6 +141,36 @@ async fn each_bad_request_gets_its_status_and_no_more() {
             "",
             404,
         ),
+        // Recordings, the call log, and the server as a whole.
+        ("GET", "/api/recordings", none.into(), "", 401),
+        ("GET", "/api/recordings", member.clone(), "", 403),
+        (
+            "GET",
+            "/api/recordings/..%2f..%2fetc%2fpasswd",
+            admin.clone(),
+            "",
+            404,
+        ),
+        ("GET", "/api/recordings/%2e%2e", admin.clone(), "", 404),
+        ("POST", record, none.into(), "", 401),
+        ("POST", record, member.clone(), "", 403),
+        ("POST", record, other_admin.clone(), "", 403),
+        (
+            "POST",
+            "/api/rooms/s%2f..%2fr/recording/start",
+            admin.clone(),
+            "",
+            400,
+        ),
+        ("GET", "/api/calls", member.clone(), "", 403),
+        ("GET", "/api/calls/..%2f1", admin.clone(), "", 404),
+        ("GET", "/api/calls?before=x", admin.clone(), "", 400),
+        ("GET", "/api/rooms/r/diagnostics", member.clone(), "", 403),
+        ("GET", "/api/rooms/r/stats", none.into(), "", 401),
+        ("POST", "/api/drain", none.into(), "{}", 401),
+        ("POST", "/api/drain", member.clone(), "{}", 403),
+        ("DELETE", "/api/drain", member.clone(), "", 403),
+        ("POST", "/api/drain", admin.clone(), "[]", 422),
         // Methods, bodies, sizes, encodings.
         ("PUT", room, admin.clone(), "{}", 405),
         ("PATCH", "/api/rooms/r", admin.clone(), "{}", 405),
@@ -165,7 +202,7 @@ async fn each_bad_request_gets_its_status_and_no_more() {
         ("GET", "/api/rooms?after=a/b", admin.clone(), "", 400),
         ("GET", "/ws", none.into(), "", 400),
     ];
-    assert!(table.len() >= 40);
+    assert!(table.len() >= 70);
     for (method, path, token, body, status) in table {
         let bearer = format!("Bearer {token}");
         let auth = [("Authorization", bearer.as_str())];
@@ -214,11 +251,20 @@ async fn what_is_no_http_is_refused_without_a_word_too_many() {
         Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}";
     let not_utf8 = b"POST /api/rooms HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
         Content-Type: application/json\r\nContent-Length: 13\r\n\r\n{\"name\":\"\xff\xfe\"}";
-    let table: [(&[u8], &[u16]); 7] = [
+    let table: [(&[u8], &[u16]); 10] = [
         (b"hello\r\n\r\n", &[400]),
         (b"GET / HTTP/9.9\r\n\r\n", &[400, 505, 0]),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", &[400]),
         (b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
+        (b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n", &[400]),
+        (
+            b"GET /health HTTP/1.1\r\nConnection: close\r\nHost: a\r\nHost: b\r\n\r\n",
+            &[400],
+        ),
+        (
+            b"CONNECT a:1 HTTP/1.1\r\nConnection: close\r\nHost: a\r\n\r\n",
+            &[405],
+        ),
         (huge.as_bytes(), &[431]),
         (smuggled.as_bytes(), &[400]),
         (not_utf8, &[400]),

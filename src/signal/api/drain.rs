@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::refusal::{Body, Caller, ProblemDocument, Refused};
+use super::view::whole;
 use crate::signal::http::Site;
 use crate::signal::hub::{Input, Question};
 use crate::signal::problem::Code;
@@ -21,7 +22,7 @@ const MAX_SECONDS: u32 = 86_400;
 pub struct DrainRequest {
     /// In seconds; `server.drain_timeout` when left out.
     #[schema(maximum = 86400)]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub seconds: Option<u32>,
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until};
+use utoipa::ToSchema;
 
 use super::refusal::{Caller, ProblemDocument, Refused};
 use crate::signal::happening::Notice;
@@ -20,6 +21,19 @@ use crate::signal::http::Site;
 use crate::signal::hub::{Input, Question};
 use crate::signal::problem::Code;
 use crate::signal::{clock, limits, unix_time};
+
+/// One event of an answer of `/api/events`, as the HTML standard's §9.2 writes it.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it is described, and written by axum")]
+pub struct EventFrame {
+    /// The `type` of what happened; `lagged` or `expired` at the end of an answer.
+    event: String,
+    /// The `id` of what happened.
+    id: Option<String>,
+    /// What happened: the JSON of a `Notice`. Of `lagged` it is `{"missed": n}`, of `expired` `{}`.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
 
 /// What a reader is served from.
 struct Reading {
@@ -37,7 +51,7 @@ struct Reading {
     get,
     path = "/api/events",
     responses(
-        (status = 200, body = Notice, content_type = "text/event-stream"),
+        (status = 200, body = EventFrame, content_type = "text/event-stream"),
         (status = 401, body = ProblemDocument, content_type = "application/problem+json"),
         (status = 403, body = ProblemDocument, content_type = "application/problem+json"),
         (status = 503, body = ProblemDocument, content_type = "application/problem+json"),

@@ -18,6 +18,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::signal::happening::Notice;
 use crate::signal::http::Site;
 
 /// What the description says of the API as a whole.
@@ -28,6 +29,7 @@ use crate::signal::http::Site;
         description = "Rooms and who is in them. Calls need a token where the server asks for one.",
         license(name = "MIT OR Apache-2.0")
     ),
+    components(schemas(Notice)),
     modifiers(&Bearer),
     security((), ("bearer" = []))
 )]

@@ -200,7 +200,7 @@ pub struct Token {
 }
 
 /// JSON has one kind of number: `7.0` is as whole as `7` (JSON Schema, Validation §6.1.1).
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+pub(super) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let Some(number) = Option::<f64>::deserialize(deserializer)? else {
         return Ok(None);
     };
