@@ -154,11 +154,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         // serde would take an array for an object: its elements for the fields, in their order.
         let Json(fields): Json<serde_json::Map<String, serde_json::Value>> =
             <Json<_> as FromRequest<S>>::from_request(request, state).await?;
-        let body = serde_json::from_value(fields.into()).map_err(|error| {
-            let status = StatusCode::UNPROCESSABLE_ENTITY;
-            Self::Rejection::new(status, Code::BadMessage, &error.to_string())
-        })?;
-        Ok(Self(body))
+        read(fields)
     }
 }
 
@@ -170,9 +166,21 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Body<T> {
         if is_empty && !request.headers().contains_key(header::CONTENT_TYPE) {
             return Ok(None);
         }
-        let body = <Self as FromRequest<S>>::from_request(request, state).await?;
-        Ok(Some(body))
+        // As the description of an optional body has it, `null` is none.
+        let Json(fields): Json<Option<serde_json::Map<String, serde_json::Value>>> =
+            <Json<_> as FromRequest<S>>::from_request(request, state).await?;
+        fields.map(read).transpose()
     }
+}
+
+fn read<T: DeserializeOwned>(
+    fields: serde_json::Map<String, serde_json::Value>,
+) -> Result<Body<T>, Refused> {
+    let body = serde_json::from_value(fields.into()).map_err(|error| {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Refused::new(status, Code::BadMessage, &error.to_string())
+    })?;
+    Ok(Body(body))
 }
 
 /// Who calls, by its token.
