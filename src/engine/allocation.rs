@@ -46,7 +46,7 @@ const SOUND_HEADROOM: f64 = 1.1;
 
 /// One video slot that plays something.
 pub(super) struct Seat {
-    slot: usize,
+    pub(super) slot: usize,
     track: TrackId,
     source: Source,
     speaks: bool,
@@ -60,6 +60,8 @@ pub(super) struct Seat {
     live: Option<u8>,
     /// What passes of it, in bits per second.
     sent_bps: u64,
+    /// Whether the shard has too much to do to send it.
+    pub(super) is_left_out: bool,
 }
 
 /// What reports change is decided anew no more often than this: an estimate moves little in less.
@@ -108,7 +110,7 @@ impl Engine {
         let sound_bps = sound(now, peer, tracks);
         let mut rungs = Vec::new();
         let mut seats = seats(now, (key, peer), room, tracks, &mut rungs);
-        spared.apply(&mut seats, &rungs);
+        spared.apply((key, peer), room, tracks, &mut seats, &rungs);
         let demands: Vec<Demand<'_>> = seats
             .iter()
             .map(|seat| Demand {
@@ -129,13 +131,15 @@ impl Engine {
         let mut publishers = Vec::new();
         peer.warnings
             .handle_held_back(held_back(&allocation.grants));
-        for (index, (seat, grant)) in seats.iter().zip(&allocation.grants).enumerate() {
+        for (seat, grant) in seats.iter().zip(&allocation.grants) {
             let slot = &mut peer.slots[seat.slot];
             let Some(track) = slot.track().and_then(|track| tracks.get_mut(track)) else {
                 continue;
             };
-            if spared.leaves_out(index) {
+            if seat.is_left_out {
                 slot.aim(None, Before::Paused);
+                let news = slot.news(Reason::Paused);
+                told.extend(news.map(|(layer, reason)| (seat.track, layer, reason)));
                 track.handle_aim(key, seat.slot, slot.takes(), reach(track, seat));
                 continue;
             };
@@ -144,9 +148,8 @@ impl Engine {
             let playing = rungs.iter().find(|rung| is_live(rung, seat, track));
             aim(now, slot, track, seat, rungs, *grant);
             let is_left = slot.wants_keyframe().is_some() && budget.is_proven;
-            if let Some((layer, reason)) = slot.news(grant.reason) {
-                told.push((seat.track, layer, reason));
-            }
+            let news = slot.news(grant.reason);
+            told.extend(news.map(|(layer, reason)| (seat.track, layer, reason)));
             if is_left && playing.is_some_and(|rung| rung.bps > HOPELESS * budget.bps) {
                 slot.await_keyframe();
             }
@@ -202,6 +205,7 @@ fn seats(
             sent_bps: slot
                 .live()
                 .map_or(0, |layer| track.seen.sent_bps(now, layer, slot.temporal())),
+            is_left_out: false,
         });
     }
     seats

@@ -31,6 +31,7 @@ impl Engine {
             rooms,
             tracks,
             options,
+            spared,
             ..
         } = self;
         let Some(room) = rooms.get_mut(key) else {
@@ -41,10 +42,12 @@ impl Engine {
             return;
         }
         room.weighed_at = Some(now);
+        let slots = options.max_video_slots;
+        let videos = spared.videos.map_or(slots, |most| most.min(slots));
         // Everyone misses their own: one more may be played.
         let places = Places {
             sounds: usize::from(options.max_audio_slots) + 1,
-            pictures: usize::from(options.max_video_slots) + 1,
+            pictures: usize::from(videos) + 1,
         };
         let has_moved = rank(now, room, tracks, places);
         let is_news = find_speakers(now, room, tracks);

@@ -2,16 +2,35 @@
 
 use super::allocate::Rung;
 use super::allocation::Seat;
-use super::command::Spared;
+use super::arena::{Arena, Key};
+use super::command::{Kind, Spared};
+use super::peer::Peer;
+use super::room::Room;
+use super::track::Track;
 
 impl Spared {
-    /// Takes away from the seats what is left out: the rungs of their highest layers, and all rungs
-    /// of those past the limit.
-    pub(super) fn apply(self, seats: &mut [Seat], rungs: &[Rung]) {
-        for (index, seat) in seats.iter_mut().enumerate() {
+    /// Takes away from a viewer's seats what is left out: all rungs of those that are not among the
+    /// first few it shows, or who spoke last; of the others the rungs of their highest layers.
+    pub(super) fn apply(
+        self,
+        (key, viewer): (Key<Peer>, &Peer),
+        room: Option<&Room>,
+        tracks: &Arena<Track>,
+        seats: &mut [Seat],
+        rungs: &[Rung],
+    ) {
+        let kept = self.videos.zip(room).map(|(most, room)| {
+            let mut wanted = room.wanted(tracks, key, Kind::Video);
+            wanted.truncate(most.into());
+            wanted
+        });
+        for seat in seats {
+            let track = viewer.slots[seat.slot].track();
+            let is_kept = |kept: &Vec<_>| track.is_some_and(|track| kept.contains(&track));
+            seat.is_left_out = !kept.as_ref().is_none_or(is_kept);
             let own = &rungs[seat.rungs.clone()];
             let left = match (own.first(), own.last()) {
-                _ if self.leaves_out(index) => 0,
+                _ if seat.is_left_out => 0,
                 (Some(first), Some(last)) if self.top_layers && first.layer != last.layer => {
                     own.iter().filter(|rung| rung.layer != last.layer).count()
                 }
@@ -19,10 +38,5 @@ impl Spared {
             };
             seat.rungs.end = seat.rungs.start + left;
         }
-    }
-
-    /// Whether a viewer's video is not sent to it, by its place among those that it watches.
-    pub(super) fn leaves_out(self, index: usize) -> bool {
-        self.videos.is_some_and(|most| index >= usize::from(most))
     }
 }

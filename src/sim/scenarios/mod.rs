@@ -9,6 +9,7 @@ mod garbage;
 mod keys;
 mod layout;
 mod loss;
+mod overload;
 mod repeat;
 mod rooms;
 mod simulcast;

@@ -32,7 +32,7 @@ const BUCKET: Quality = Quality {
 };
 
 /// One who sends three layers, and viewers on these paths.
-fn watched(seed: u64, paths: &[Quality]) -> World {
+pub(super) fn watched(seed: u64, paths: &[Quality]) -> World {
     let mut world = World::new(Setup::seed(seed));
     world.join(0, "room", &LAYERED);
     for path in paths {
@@ -58,7 +58,7 @@ fn layers(world: &World, viewer: usize, since: Duration) -> Vec<(Duration, u8)> 
 }
 
 /// The layer a viewer got last.
-fn layer(world: &World, viewer: usize) -> Option<u8> {
+pub(super) fn layer(world: &World, viewer: usize) -> Option<u8> {
     let since = world.time() - SECOND / 2;
     layers(world, viewer, since).last().map(|(_, layer)| *layer)
 }
@@ -76,7 +76,7 @@ fn shown(world: &World, viewer: usize) -> Vec<Duration> {
 }
 
 /// The longest time without a picture between these two moments.
-fn longest_gap(world: &World, viewer: usize, from: Duration, to: Duration) -> Duration {
+pub(super) fn longest_gap(world: &World, viewer: usize, from: Duration, to: Duration) -> Duration {
     let shown = shown(world, viewer);
     let inside = shown.into_iter().filter(|at| *at > from && *at < to);
     let mut before = from;
@@ -89,7 +89,7 @@ fn longest_gap(world: &World, viewer: usize, from: Duration, to: Duration) -> Du
 }
 
 /// Every viewer's streams are unbroken but for what its path lost.
-fn check_streams(world: &World, missing: usize) {
+pub(super) fn check_streams(world: &World, missing: usize) {
     for (index, seat) in world.present() {
         assert_eq!(seat.client.errors, Vec::<String>::new(), "client {index}");
         for (mid, line) in &seat.client.lines {
