@@ -17,7 +17,7 @@ use corelay::config::{Config, unsupported};
 use corelay::engine::dtls::Identity;
 use corelay::log::{self, Log};
 use corelay::record::manifest::Manifest;
-use corelay::signal::operator::{Operator, Reload, Reloaded};
+use corelay::signal::operator::{EventLoop, Operator, Reload, Reloaded};
 use corelay::webhook::{self, Webhooks};
 use corelay::{doctor, mailbox, record, shard, signal};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -239,6 +239,7 @@ fn serve(
     flags: Flags,
     variables: Vec<(String, String)>,
 ) -> Result<(), Stopped> {
+    let event_loop = EventLoop::catching_signals().map_err(signal::ServeError::Start)?;
     let listener = signal::bind(options.listen)?;
     let metrics = bind_metrics(&config)?;
     let started = side_jobs.start(&mut options)?;
@@ -279,7 +280,8 @@ fn serve(
         pulses: shards.pulses.clone(),
         metrics,
         reload: Some(reload(config, log.clone(), flags, variables)),
-        takes_signals: true,
+        give_memory_back: Some(shard::give_memory_back),
+        event_loop: Some(event_loop),
     };
     let commands = shards.commands.clone();
     let (desk, recording) = recorder.unzip();

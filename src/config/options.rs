@@ -84,7 +84,7 @@ impl Config {
             seed,
             max_video_slots: slots(self.file.rooms.max_video_slots),
             max_audio_slots: slots(self.file.rooms.max_audio_slots),
-            caps: self.caps(shards),
+            caps: self.caps().shared_by(shards),
             thresholds: self.thresholds(),
         }
     }
@@ -99,20 +99,15 @@ impl Config {
         }
     }
 
-    /// How much media each of `shards` takes in. Rooms are spread evenly over shards, so each has
-    /// its part of what the server may take in.
-    fn caps(&self, shards: u16) -> Caps {
+    /// How much media all shards together take in.
+    fn caps(&self) -> Caps {
         let (webrtc, rooms) = (&self.file.webrtc, &self.file.rooms);
         let server = &self.file.performance;
-        let part = |all: u64| all.div_ceil(shards.max(1).into());
         let cap = |bits, packets| Cap { bits, packets };
         Caps {
             peer: cap(webrtc.max_bitrate.value(), webrtc.max_packets.value()),
             room: cap(rooms.max_bitrate.value(), rooms.max_packets.value()),
-            shard: cap(
-                part(server.max_bitrate.value()),
-                part(server.max_packets.value()),
-            ),
+            shard: cap(server.max_bitrate.value(), server.max_packets.value()),
         }
     }
 
@@ -162,6 +157,7 @@ impl Config {
             },
             drain_timeout: seconds(self.file.server.drain_timeout),
             max_memory_bytes: self.file.performance.max_memory_total.value() << 20,
+            caps: self.caps(),
             ..signal::Options::default()
         })
     }

@@ -6,18 +6,24 @@ use serde_yaml::Value;
 use super::Config;
 
 /// Options, or whole sections, that count as soon as they were read again.
-const LIVE: [&str; 11] = [
+const LIVE: [&str; 17] = [
     "rooms.max_rooms",
     "rooms.max_participants",
     "rooms.auto_create",
     "rooms.idle_timeout",
     "rooms.resume_timeout",
+    "rooms.max_bitrate",
+    "rooms.max_packets",
     "security",
     "webrtc.ice_servers",
     "webrtc.turn",
+    "webrtc.max_bitrate",
+    "webrtc.max_packets",
     "log.level",
     "server.drain_timeout",
     "performance.max_memory_total",
+    "performance.max_bitrate",
+    "performance.max_packets",
 ];
 
 /// The options that differ.
@@ -55,9 +61,14 @@ impl Config {
         file.security = new.security.clone();
         file.log.level.clone_from(&new.log.level);
         file.server.drain_timeout = new.server.drain_timeout;
-        file.performance.max_memory_total = new.performance.max_memory_total;
+        let (limits, wanted) = (&mut file.performance, &new.performance);
+        limits.max_memory_total = wanted.max_memory_total;
+        limits.max_bitrate = wanted.max_bitrate;
+        limits.max_packets = wanted.max_packets;
         file.webrtc.ice_servers.clone_from(&new.webrtc.ice_servers);
         file.webrtc.turn = new.webrtc.turn.clone();
+        file.webrtc.max_bitrate = new.webrtc.max_bitrate;
+        file.webrtc.max_packets = new.webrtc.max_packets;
         let slots = (file.rooms.max_video_slots, file.rooms.max_audio_slots);
         file.rooms = new.rooms.clone();
         (file.rooms.max_video_slots, file.rooms.max_audio_slots) = slots;
@@ -117,10 +128,12 @@ mod tests {
     fn what_is_applied_is_all_that_counts_at_once() {
         let before = Config::default();
         let after = config(
-            "rooms: {max_rooms: 6, max_video_slots: 2, resume_timeout: 1}\nserver: {port: 81, \
+            "rooms: {max_rooms: 6, max_video_slots: 2, resume_timeout: 1, max_bitrate: 9, \
+             max_packets: 9}\nserver: {port: 81, \
              drain_timeout: 9}\nsecurity: {require_auth: false, rate_limit: {enabled: true}}\n\
-             webrtc: {ice_servers: [{urls: [\"stun:a.example\"]}], udp: \"127.0.0.1:9\"}\n\
-             performance: {max_memory_total: 64, worker_threads: 2}\nlog: {level: debug}",
+             webrtc: {ice_servers: [{urls: [\"stun:a.example\"]}], udp: \"127.0.0.1:9\", \
+             max_bitrate: 300000, max_packets: 9}\nperformance: {max_memory_total: 64, \
+             worker_threads: 2, max_bitrate: 900000, max_packets: 9}\nlog: {level: debug}",
         );
         let applied = after.applied_to(&before);
         let all = differences(&before, &after);

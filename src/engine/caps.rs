@@ -28,6 +28,18 @@ impl Caps {
         room: Cap::NONE,
         shard: Cap::NONE,
     };
+
+    /// These, where `shard` is meant for all of so many shards together. Rooms are spread evenly
+    /// over shards, so each has its part.
+    #[must_use]
+    pub fn shared_by(self, shards: u16) -> Self {
+        let part = |all: u64| all.div_ceil(shards.max(1).into());
+        let shard = Cap {
+            bits: part(self.shard.bits),
+            packets: part(self.shard.packets),
+        };
+        Self { shard, ..self }
+    }
 }
 
 /// How much of RTP and RTCP may come in, in the long run; twice as much within one second.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 pub use super::allocate::{Quality, Reason};
+pub use super::caps::{Cap, Caps};
 pub use super::codec::Size;
 pub use super::warnings::{Severity, Trouble};
 use crate::id::{PeerId, RecordingNumber, RoomId, TrackId};
@@ -78,6 +79,8 @@ pub enum Command {
     },
     /// From here on the shard spares itself work, or does not.
     Spare(Spared),
+    /// From here on this much media may come in.
+    Limit(Caps),
     /// Tell what is known of a room's peers. Answered by [`Event::Inspected`].
     Inspect {
         /// Which room.

@@ -282,6 +282,7 @@ impl Engine {
             Command::Candidate { peer, candidate } => self.candidate(peer, &candidate),
             // Whoever reports is weighed anew at once.
             Command::Spare(spared) => self.spared = spared,
+            Command::Limit(caps) => self.options.caps = caps,
             Command::Leave { peer } => self.leave(now, peer),
             Command::Record { room, copying } => self.record(now, &room, copying),
             Command::RenewRecorded { track } => self.renew_recorded(now, track),

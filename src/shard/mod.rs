@@ -376,6 +376,12 @@ impl Drop for Ending {
     }
 }
 
+/// Gives memory that is free back to the system, where the C library can: it keeps most for later.
+/// Takes milliseconds, in which other threads may wait for memory.
+pub fn give_memory_back() {
+    sys::give_memory_back();
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;

@@ -72,11 +72,8 @@ impl ReceiveBuffers {
             header.msg_hdr.msg_control = control.as_mut_ptr().cast();
             header.msg_hdr.msg_controllen = size_of::<ReceiveControl>();
         }
-        let (fd, at, count) = (
-            socket.as_raw_fd(),
-            headers.as_mut_ptr(),
-            RECEIVE_MESSAGES as u32,
-        );
+        let (fd, at) = (socket.as_raw_fd(), headers.as_mut_ptr());
+        let count = RECEIVE_MESSAGES as u32;
         // SAFETY: each header points to buffers of the stated lengths that outlive the call.
         let count =
             check(unsafe { libc::recvmmsg(fd, at, count, libc::MSG_DONTWAIT, ptr::null_mut()) })?;
@@ -386,11 +383,8 @@ impl Epoll {
         let up = |t: Duration| c_int::try_from(t.as_nanos().div_ceil(1_000_000));
         let timeout = timeout.map_or(-1, |t| up(t).unwrap_or(c_int::MAX));
         let mut events = [EVENT; 4];
-        let (fd, at, count) = (
-            self.0.as_raw_fd(),
-            events.as_mut_ptr(),
-            events.len() as c_int,
-        );
+        let (fd, at) = (self.0.as_raw_fd(), events.as_mut_ptr());
+        let count = events.len() as c_int;
         // SAFETY: the kernel writes at most as many events as the array has.
         match check(unsafe { libc::epoll_wait(fd, at, count, timeout) }) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
@@ -478,6 +472,13 @@ pub(super) fn interface_addresses() -> io::Result<Vec<IpAddr>> {
     // SAFETY: made by `getifaddrs` above.
     unsafe { libc::freeifaddrs(list) };
     Ok(found)
+}
+
+/// Has the C library give free memory of every thread back to the system.
+pub(super) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes no pointers, and locks what it looks at.
+    let _ = unsafe { libc::malloc_trim(0) };
 }
 
 /// # Safety

@@ -25,6 +25,7 @@ use crate::signal::directory::{Directory, SocketId};
 use crate::signal::drain::Drain;
 use crate::signal::figures::Signalling;
 use crate::signal::happening::Happening;
+use crate::signal::idle::Idle;
 use crate::signal::joins::Joins;
 use crate::signal::limits::{self, LogGate};
 use crate::signal::operator::{Reload, Wanted};
@@ -91,6 +92,7 @@ pub struct Hub {
     joins: Joins,
     ladders: BTreeMap<ShardId, Ladder>,
     drain: Drain,
+    idle: Idle,
     /// Whether the process is to end now.
     is_over: bool,
     inspections: Inspections,
@@ -113,7 +115,7 @@ struct Log {
     memory: LogGate,
 }
 
-/// How long a shard with a full queue is left alone before it is told again who left.
+/// How long a shard with a full queue is left alone before it is told what must not be lost.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Hub {
@@ -151,6 +153,7 @@ impl Hub {
             joins: Joins::new(now),
             ladders: ids.iter().map(|id| (*id, Ladder::default())).collect(),
             drain: Drain::default(),
+            idle: Idle::default(),
             is_over: false,
             inspections: Inspections::default(),
             log: Log {
@@ -189,8 +192,8 @@ impl Hub {
                 Some(notice) = self.recordings.notice() => {
                     self.handle_notice(Now::read(), notice);
                 }
-                _ = retry.tick(), if self.shards.is_anyone_leaving() => {
-                    self.shards.tell_who_left();
+                _ = retry.tick(), if self.shards.has_more_to_tell() => {
+                    self.shards.tell_rest();
                 }
                 _ = sweep.tick() => self.sweep(Now::read()),
             }
@@ -432,6 +435,8 @@ impl Hub {
             self.forget_if_gone(socket);
         }
         self.weigh(now.at);
+        self.idle
+            .handle_participants(now.at, self.directory.peer_count());
         self.look_at_drain(now);
     }
 

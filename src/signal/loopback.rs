@@ -12,12 +12,12 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio::sync::{mpsc, oneshot};
-    use tokio::time::timeout;
+    use tokio::time::{sleep, timeout};
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::protocol::CloseFrame;
     use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-    use crate::engine::command::{Command, Event, Kind, Slot, Source, TrackInfo};
+    use crate::engine::command::{Command, Event, Kind, Slot, Source, Spared, TrackInfo};
     use crate::id::{PeerId, RoomId, ShardId, TrackId};
     use crate::mailbox::{self, COMMAND_QUEUE, Report, Snapshot, Waker};
     use crate::signal::ice_servers::IceServers;
@@ -635,7 +635,7 @@ mod tests {
             vec![commands],
             receiver,
             None,
-            Operator::default(),
+            (Operator::default(), None),
             std::future::pending(),
         );
         tokio::spawn(serving);
@@ -674,6 +674,68 @@ mod tests {
         ended.expect("answered in time").unwrap();
         let answer = String::from_utf8(answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+
+    /// Lets the shard be this busy for so many seconds, telling it each second. What it was told to
+    /// spare itself meanwhile, and when.
+    async fn be_busy(
+        server: &Server,
+        told: &mut Snapshot,
+        percent: u64,
+        seconds: u64,
+    ) -> Vec<(u64, Spared)> {
+        let mut spared = Vec::new();
+        for second in 0..seconds {
+            told.shard[0].1 += percent * 10_000;
+            let snapshot = Report::Snapshot(ShardId::new(0), Box::new(told.clone()));
+            server
+                .reports
+                .as_ref()
+                .unwrap()
+                .send(snapshot)
+                .await
+                .unwrap();
+            sleep(Duration::from_secs(1)).await;
+            for command in server.shards[0].try_iter() {
+                let Command::Spare(what) = command else {
+                    panic!("{command:?}");
+                };
+                spared.push((second, what));
+            }
+        }
+        spared
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_with_too_much_to_do_gives_up_ever_more_and_takes_it_back() {
+        let server = start_on_a_jumping_clock();
+        let mut told = Snapshot {
+            shard: vec![("busy_us", 0)],
+            ..Snapshot::default()
+        };
+        let spared = |top_layers, videos| Spared { top_layers, videos };
+        assert_eq!(be_busy(&server, &mut told, 50, 20).await, []);
+        let steps = be_busy(&server, &mut told, 95, 8).await;
+        let what: Vec<_> = steps.iter().map(|(_, what)| *what).collect();
+        assert_eq!(what, [spared(true, None), spared(true, Some(4))]);
+        assert!(steps[0].0 >= 2 && steps[1].0 >= steps[0].0 + 3, "{steps:?}");
+        assert_eq!(server.get("/readyz").await.0, "HTTP/1.1 200 OK");
+        be_busy(&server, &mut told, 95, 4).await;
+        let (status, head, _) = server.get("/readyz").await;
+        assert!(status.starts_with("HTTP/1.1 503"), "{status}");
+        assert!(head.contains("retry-after: 10"), "{head}");
+        let (mut late, _) = Client::connect(&server).await;
+        late.say(&json!({"type": "join", "roomId": "r"})).await;
+        let refused = late.hear("error").await;
+        assert_eq!(refused["code"], "server-busy");
+        assert_eq!(refused["retryAfter"], 10);
+        let steps = be_busy(&server, &mut told, 20, 45).await;
+        let what: Vec<_> = steps.iter().map(|(_, what)| *what).collect();
+        let back = [spared(true, Some(4)), spared(true, None), Spared::default()];
+        assert_eq!(what, back);
+        assert!(steps[0].0 >= 9, "{steps:?}");
+        late.say(&json!({"type": "join", "roomId": "r"})).await;
+        late.hear("joined").await;
     }
 
     #[tokio::test(start_paused = true)]

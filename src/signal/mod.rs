@@ -18,6 +18,7 @@ pub mod happening;
 pub mod http;
 pub mod hub;
 pub mod ice_servers;
+pub mod idle;
 pub mod joins;
 pub mod limits;
 pub mod listener;
@@ -41,6 +42,7 @@ pub mod sockets;
 pub mod stay;
 pub mod tls;
 pub mod token;
+pub mod validity;
 pub mod watchdog;
 pub mod websocket;
 
@@ -60,6 +62,7 @@ use sd_notify::NotifyState;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
+use crate::engine::command::Caps;
 use crate::mailbox::{CommandSender, Report};
 use crate::record::Desk;
 use crate::record::order::Mode;
@@ -68,7 +71,7 @@ use crate::signal::dialect::paths::Dialects;
 use crate::signal::directory::RoomOptions;
 use crate::signal::hub::Hub;
 use crate::signal::ice_servers::IceServers;
-use crate::signal::operator::Operator;
+use crate::signal::operator::{EventLoop, Operator, Signals};
 use crate::signal::outlets::Outlet;
 use crate::signal::proxies::Proxies;
 
@@ -106,6 +109,9 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Resident memory of the process above which nobody is taken in.
     pub max_memory_bytes: u64,
+    /// How much media may come in, into all shards together. They were told at their start, and
+    /// are when it changes.
+    pub caps: Caps,
 }
 
 /// The latest options. Some of them count at the start only; see [`hub`].
@@ -129,6 +135,7 @@ impl Default for Options {
             record_mode: Mode::default(),
             drain_timeout: Duration::from_secs(300),
             max_memory_bytes: 8 << 30,
+            caps: Caps::NONE,
         }
     }
 }
@@ -177,15 +184,19 @@ pub fn serve(
     commands: Vec<CommandSender>,
     reports: Receiver<Report>,
     recorder: Option<Desk>,
-    operator: Operator,
+    mut operator: Operator,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(ServeError::Start)?;
+    let event_loop = operator.event_loop.take().map_or_else(EventLoop::new, Ok);
+    let EventLoop { runtime, signals } = event_loop.map_err(ServeError::Start)?;
     let running = run(
-        options, listener, commands, reports, recorder, operator, shutdown,
+        options,
+        listener,
+        commands,
+        reports,
+        recorder,
+        (operator, signals),
+        shutdown,
     );
     let served = runtime.block_on(running);
     // Connections that did not end in time are not waited for.
@@ -199,13 +210,14 @@ async fn run(
     commands: Vec<CommandSender>,
     reports: Receiver<Report>,
     recorder: Option<Desk>,
-    operator: Operator,
+    (operator, signals): (Operator, Option<Signals>),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let listener = listen(listener)?;
     let metrics = operator.metrics.map(listen).transpose()?;
     let (settings, live) = watch::channel(Arc::new(options.clone()));
-    let (hub, handle) = Hub::new(clock(), settings, operator.reload, commands, recorder);
+    let (mut hub, handle) = Hub::new(clock(), settings, operator.reload, commands, recorder);
+    hub.when_idle(operator.give_memory_back);
     let dialects = Dialects::start(clock(), &options, &handle);
     let routes = dialects.routes(&handle, &live);
     let (stuck, vitals) = watch::channel(Vec::new());
@@ -219,8 +231,8 @@ async fn run(
             operator::MAX_SCRAPERS,
         ));
     }
-    if operator.takes_signals {
-        tokio::spawn(operator::take_signals(handle.clone()));
+    if let Some(signals) = signals {
+        tokio::spawn(operator::take_signals(handle.clone(), signals));
     }
     let site = http::Site::new(handle, live, vitals);
     let app = http::router(site, options.page, routes);

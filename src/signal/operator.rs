@@ -1,6 +1,7 @@
 //! What the operator has of the server: signals of the operating system, reloads, metrics.
 
 use std::fmt;
+use std::io;
 use std::net::TcpListener;
 
 use axum::Router;
@@ -8,7 +9,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::signal::unix::{SignalKind, signal as on_signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal as on_signal};
 
 use crate::mailbox::Pulse;
 use crate::metrics::{self, Format};
@@ -27,8 +29,57 @@ pub struct Operator {
     pub metrics: Option<TcpListener>,
     /// How the options are read again, if they can be.
     pub reload: Option<Reload>,
-    /// Whether SIGTERM, SIGINT and SIGHUP mean what [`Wanted`] says.
-    pub takes_signals: bool,
+    /// Gives memory that is free back to the system; that may hold up every thread for
+    /// milliseconds.
+    pub give_memory_back: Option<fn()>,
+    /// The loop to serve in; without one SIGTERM, SIGINT and SIGHUP do what they do by default.
+    pub event_loop: Option<EventLoop>,
+}
+
+/// The event loop of the signalling thread, which keeps the signals that come before it serves:
+/// whoever starts the process may send one as soon as it says a word.
+#[derive(Debug)]
+pub struct EventLoop {
+    pub(super) runtime: Runtime,
+    pub(super) signals: Option<Signals>,
+}
+
+impl EventLoop {
+    /// From here on SIGTERM, SIGINT and SIGHUP mean what [`Wanted`] says.
+    ///
+    /// # Errors
+    ///
+    /// The operating system refused what an event loop needs.
+    pub fn catching_signals() -> io::Result<Self> {
+        let event_loop = Self::new()?;
+        let entered = event_loop.runtime.enter();
+        let signals = Some(Signals {
+            terminate: on_signal(SignalKind::terminate())?,
+            interrupt: on_signal(SignalKind::interrupt())?,
+            hangup: on_signal(SignalKind::hangup())?,
+        });
+        drop(entered);
+        Ok(Self {
+            signals,
+            ..event_loop
+        })
+    }
+
+    pub(super) fn new() -> io::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        Ok(Self {
+            runtime: builder.enable_all().build()?,
+            signals: None,
+        })
+    }
+}
+
+/// The signals that are caught.
+#[derive(Debug)]
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
 }
 
 /// What the operator wants of the process.
@@ -79,16 +130,12 @@ impl fmt::Debug for Reload {
 }
 
 /// Tells the hub of signals, for ever.
-pub(super) async fn take_signals(hub: Handle) {
-    let listen = |kind| on_signal(kind).expect("its handler can be set");
-    let mut terminate = listen(SignalKind::terminate());
-    let mut interrupt = listen(SignalKind::interrupt());
-    let mut hangup = listen(SignalKind::hangup());
+pub(super) async fn take_signals(hub: Handle, mut signals: Signals) {
     loop {
         let wanted = tokio::select! {
-            _ = terminate.recv() => Wanted::Drain,
-            _ = interrupt.recv() => Wanted::End,
-            _ = hangup.recv() => Wanted::Reload,
+            _ = signals.terminate.recv() => Wanted::Drain,
+            _ = signals.interrupt.recv() => Wanted::End,
+            _ = signals.hangup.recv() => Wanted::Reload,
         };
         if hub.tell(Input::Operator(wanted)).await.is_err() {
             return;

@@ -1552,6 +1552,7 @@ mod tests {
                 | Command::Inspect { .. }
                 | Command::Record { .. }
                 | Command::Spare(_)
+                | Command::Limit(_)
                 | Command::RenewRecorded { .. } => panic!("a session does not ask for this"),
                 Command::Offer { peer, .. }
                 | Command::Permit { peer, .. }

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use crate::signal::limits;
+use crate::signal::{limits, unix_time, validity};
 
 /// Where certificate and key are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,9 @@ pub async fn follow(options: Options, current: watch::Sender<Arc<ServerConfig>>)
     };
     let mut look = interval(limits::CERTIFICATE_INTERVAL);
     let mut seen = stamps(&options);
+    let mut told = None;
     loop {
+        tell_of_end(&options, &mut told);
         let is_asked = tokio::select! {
             _ = hangup.recv() => true,
             _ = look.tick() => false,
@@ -97,6 +99,36 @@ pub async fn follow(options: Options, current: watch::Sender<Arc<ServerConfig>>)
             Err(e) => tracing::error!("the certificate stays as it was: {e}"),
         }
     }
+}
+
+/// Tells once when the certificate should be renewed, and once when it is too late.
+fn tell_of_end(options: &Options, told: &mut Option<Ending>) {
+    let end = validity::end(&options.certificate);
+    let left = end.map(|end| end.saturating_sub(unix_time()));
+    let ending = match left {
+        Some(0) => Some(Ending::Over),
+        Some(..validity::SOON) => Some(Ending::Soon),
+        _ => None,
+    };
+    if ending != *told {
+        match (ending, left.unwrap_or_default() / 86_400) {
+            (Some(Ending::Over), _) => {
+                tracing::error!("the certificate does not hold any more: renew it");
+            }
+            (Some(Ending::Soon), days) => {
+                tracing::warn!(days, "the certificate ends soon: renew it");
+            }
+            (None, _) => {}
+        }
+    }
+    *told = ending;
+}
+
+/// Why a certificate is to be renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Soon,
+    Over,
 }
 
 /// When each file last changed, and how long it is. Two small local files: to ask takes less

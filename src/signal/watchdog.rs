@@ -1,6 +1,11 @@
 //! Whether every thread turns: felt once a second, told at `/livez` and to systemd, which starts
 //! the process anew when it hears nothing.
 
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -18,6 +23,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A shard that was woken and has not turned for so long is stuck. A turn takes milliseconds;
 /// the kernel may be swapping.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// How long systemd may take to take in a word. One that is stuck must hold nobody up.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Shards that are stuck, as it was felt last.
 pub type Vitals = watch::Receiver<Vec<ShardId>>;
@@ -61,9 +69,23 @@ pub async fn watch(pulses: Vec<Pulse>, hub: Handle, stuck: watch::Sender<Vec<Sha
 
 /// Tells systemd, when it started the process and listens.
 pub fn tell_systemd(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    if let Some(path) = std::env::var_os("NOTIFY_SOCKET")
+        && let Err(error) = tell(&path, states)
+    {
         tracing::debug!(%error, "systemd could not be told");
     }
+}
+
+/// sd_notify(3), which waits for as long as it takes.
+fn tell(path: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
+    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(path)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.send_to_addr(text.as_bytes(), &address).map(drop)
 }
 
 /// One shard as it was felt.
@@ -106,6 +128,33 @@ impl Felt {
 mod tests {
     use super::*;
     use crate::mailbox::Waker;
+
+    #[test]
+    fn systemd_is_told_at_either_kind_of_address_and_not_waited_for() {
+        let name = format!("corelay-watchdog-{}", std::process::id());
+        let abstract_name = SocketAddr::from_abstract_name(&name).unwrap();
+        let file = std::env::temp_dir().join(&name);
+        for (address, path) in [
+            (abstract_name, format!("@{name}").into()),
+            (SocketAddr::from_pathname(&file).unwrap(), file.clone()),
+        ] {
+            let systemd = UnixDatagram::bind_addr(&address).unwrap();
+            tell(
+                path.as_os_str(),
+                &[NotifyState::Ready, NotifyState::Watchdog],
+            )
+            .unwrap();
+            let mut told = [0; 64];
+            let length = systemd.recv(&mut told).unwrap();
+            assert_eq!(&told[..length], b"READY=1\nWATCHDOG=1\n");
+            let mut refused = 0;
+            // More than net.unix.max_dgram_qlen of most machines.
+            while refused == 0 {
+                refused += usize::from(tell(path.as_os_str(), &[NotifyState::Watchdog]).is_err());
+            }
+        }
+        std::fs::remove_file(file).unwrap();
+    }
 
     #[test]
     fn a_shard_that_does_not_turn_is_stuck_and_one_that_nobody_looked_at_is_not() {

@@ -6,6 +6,7 @@ mod caller;
 mod dialects;
 mod dtls;
 mod events;
+mod failures;
 mod operations;
 mod recording;
 mod security;

@@ -248,6 +248,55 @@ async fn a_reload_changes_what_can_change_and_says_what_waits() {
 }
 
 #[tokio::test]
+async fn a_reload_changes_how_much_media_may_come_in() {
+    let file = server::file("caps.yaml", "webrtc: {max_packets: 0}\n");
+    let server = Server::start(&["--config", &file, "--shards", "1"]).await;
+    let mut callers = [
+        Caller::join(&server, "one", VOICE).await,
+        Caller::join(&server, "one", VOICE).await,
+    ];
+    let dropped = async || {
+        let text = scrape(&server).await;
+        let name = "corelay_dropped_total{shard=\"0\",reason=\"peer_cap\"} ";
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.expect("it is counted")
+            .parse::<f64>()
+            .expect("a number")
+    };
+    let turns = async |callers: &mut [Caller; 2], count: u64| {
+        for _ in 0..count {
+            let [a, b] = callers;
+            tokio::join!(a.turn(VOICE), b.turn(VOICE));
+        }
+    };
+    while callers[0].heard < 20 {
+        turns(&mut callers, 1).await;
+    }
+    assert_eq!(dropped().await, 0.0);
+    server::file("caps.yaml", "webrtc: {max_packets: 5}\n");
+    server.signal("HUP").await;
+    scraped(&server, "corelay_reloads_total 1.0").await;
+    let capped = async {
+        while dropped().await == 0.0 {
+            turns(&mut callers, 10).await;
+        }
+    };
+    timeout(DEADLINE, capped).await.expect("the cap counts");
+    server::file("caps.yaml", "webrtc: {max_packets: 0}\n");
+    server.signal("HUP").await;
+    scraped(&server, "corelay_reloads_total 2.0").await;
+    let heard = callers[0].heard;
+    let free = async {
+        while callers[0].heard < heard + 50 {
+            turns(&mut callers, 1).await;
+        }
+    };
+    timeout(DEADLINE, free).await.expect("the cap is gone");
+    let log = server.end().await;
+    assert!(log.contains("changed=\"webrtc.max_packets\""), "{log}");
+}
+
+#[tokio::test]
 async fn systemd_is_told_of_the_start_of_every_second_and_of_the_end() {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("notify.socket");
     let _ = std::fs::remove_file(&path);

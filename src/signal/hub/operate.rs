@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use super::Hub;
-use crate::engine::command::{Command, Spared};
+use crate::engine::command::Spared;
 use crate::id::{PeerId, RoomId};
 use crate::metrics::{self, Family, Sample, Samples};
 use crate::signal::api::drain::DrainView;
 use crate::signal::drain::Due;
 use crate::signal::happening::Happening;
+use crate::signal::idle::Idle;
 use crate::signal::load::Rates;
 use crate::signal::message::{RoomClosedReason, ServerMessage};
 use crate::signal::operator::Wanted;
@@ -19,12 +20,17 @@ use crate::signal::overload::Step;
 use crate::signal::problem::Problem;
 use crate::signal::session::Rules;
 use crate::signal::watchdog::tell_systemd;
-use crate::signal::{Now, Options};
+use crate::signal::{Now, Options, validity};
 
 /// How much longer than its last word systemd waits for a server that drains.
 const STOPPING_LEEWAY: Duration = Duration::from_secs(30);
 
 impl Hub {
+    /// From here on this is done once whenever everybody has left.
+    pub(in crate::signal) fn when_idle(&mut self, task: Option<fn()>) {
+        self.idle = Idle::new(task);
+    }
+
     /// The options as they are now.
     pub(super) fn live(&self) -> Arc<Options> {
         Arc::clone(&self.settings.borrow())
@@ -170,6 +176,9 @@ impl Hub {
                 let waiting = reloaded.waiting.join(", ");
                 tracing::info!(changed, waiting_for_restart = waiting, "read again");
                 self.signalling.reloads += 1;
+                if reloaded.options.caps != self.live().caps {
+                    self.shards.limit(reloaded.options.caps);
+                }
                 self.directory.set_options(reloaded.options.rooms.clone());
                 self.rules = Arc::new(Rules {
                     access: reloaded.options.access.clone(),
@@ -212,8 +221,7 @@ impl Hub {
                 top_layers: step >= Step::TopLayers,
                 videos: (step >= Step::LastN).then_some(Step::VIDEOS_LEFT),
             };
-            // A queue without room is itself too much: the next step comes, or the one below.
-            drop(self.shards.send(shard, Command::Spare(spared)));
+            self.shards.spare(shard, spared);
         }
     }
 
@@ -250,6 +258,7 @@ impl Hub {
             "1 while no new rooms are taken.",
             f64::from(u8::from(self.drain.is_on())),
         ));
+        families.extend(self.certificate_family());
         families.extend(metrics::shard::families(&shards));
         families
     }
@@ -322,6 +331,15 @@ impl Hub {
                 mean(all.jitters_ms),
             ),
         ]
+    }
+
+    fn certificate_family(&self) -> Option<Family> {
+        let end = validity::end(&self.live().tls.as_ref()?.certificate)?;
+        Some(Family::gauge(
+            "corelay_certificate_expires_timestamp_seconds",
+            "Until when the certificate holds, in seconds since 1970.",
+            end as f64,
+        ))
     }
 
     fn overload_families(&self, now: Now) -> Vec<Family> {

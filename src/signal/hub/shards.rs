@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::engine::command::Command;
+use crate::engine::command::{Caps, Command, Spared};
 use crate::id::{PeerId, ShardId};
 use crate::mailbox::{CommandSender, Histograms, Snapshot, Undelivered};
 use crate::signal::figures::Told;
@@ -19,6 +19,10 @@ struct Shard {
     /// Those who left while the shard's queue was full. While there are any the shard takes no
     /// new peers, so there are never more than it had peers.
     leaving: VecDeque<PeerId>,
+    /// What it spares itself, while it could not be told.
+    spared: Option<Spared>,
+    /// How much may come in, while it could not be told.
+    caps: Option<Caps>,
     figures: Box<Snapshot>,
     /// What of them is new.
     recent: Box<Histograms>,
@@ -35,6 +39,8 @@ impl Shards {
             let shard = Shard {
                 commands,
                 leaving: VecDeque::new(),
+                spared: None,
+                caps: None,
                 figures: Box::default(),
                 recent: Box::default(),
                 window: Window::default(),
@@ -54,10 +60,27 @@ impl Shards {
             Command::Join { .. } if !shard.leaving.is_empty() => Err(Undelivered(command)),
             Command::Leave { peer } => {
                 shard.leaving.push_back(peer);
-                shard.tell_who_left();
+                shard.tell_rest();
                 Ok(())
             }
             command => shard.commands.try_send(command),
+        }
+    }
+
+    /// Has a shard spare itself this, as soon as its queue has room.
+    pub(super) fn spare(&mut self, shard: ShardId, spared: Spared) {
+        if let Some(shard) = self.0.get_mut(&shard) {
+            shard.spared = Some(spared);
+            shard.tell_rest();
+        }
+    }
+
+    /// Has this much come in from here on, into all of them together.
+    pub(super) fn limit(&mut self, caps: Caps) {
+        let shards = u16::try_from(self.0.len()).expect("shards are numbered by a u16");
+        for shard in self.0.values_mut() {
+            shard.caps = Some(caps.shared_by(shards));
+            shard.tell_rest();
         }
     }
 
@@ -94,13 +117,18 @@ impl Shards {
         self.0.values().map(|shard| &shard.window)
     }
 
-    pub(super) fn is_anyone_leaving(&self) -> bool {
-        self.0.values().any(|shard| !shard.leaving.is_empty())
+    /// Whether a shard's queue had no room for what must not be lost.
+    pub(super) fn has_more_to_tell(&self) -> bool {
+        let is_waiting = |shard: &Shard| {
+            !shard.leaving.is_empty() || shard.spared.is_some() || shard.caps.is_some()
+        };
+        self.0.values().any(is_waiting)
     }
 
-    pub(super) fn tell_who_left(&mut self) {
+    /// Tries that again.
+    pub(super) fn tell_rest(&mut self) {
         for shard in self.0.values_mut() {
-            shard.tell_who_left();
+            shard.tell_rest();
         }
     }
 
@@ -115,7 +143,7 @@ impl Shards {
 }
 
 impl Shard {
-    fn tell_who_left(&mut self) {
+    fn tell_rest(&mut self) {
         while let Some(peer) = self.leaving.front() {
             let leave = Command::Leave { peer: *peer };
             if self.commands.try_send(leave).is_err() {
@@ -123,6 +151,11 @@ impl Shard {
             }
             self.leaving.pop_front();
         }
+        let commands = &self.commands;
+        let is_told = |command| commands.try_send(command).is_ok();
+        self.spared
+            .take_if(|spared| is_told(Command::Spare(*spared)));
+        self.caps.take_if(|caps| is_told(Command::Limit(*caps)));
     }
 }
 
@@ -152,11 +185,36 @@ mod tests {
             shard.recv().unwrap();
         }
         assert!(shards.send(id, join(9999)).is_err());
-        assert!(shards.is_anyone_leaving());
-        shards.tell_who_left();
+        assert!(shards.has_more_to_tell());
+        shards.tell_rest();
         shards.send(id, join(9999)).unwrap();
         let last: Vec<_> = shard.try_iter().collect();
         let expected = [Command::Leave { peer }, join(9999)];
         assert_eq!(last[last.len() - 2..], expected);
+    }
+
+    #[test]
+    fn a_shard_with_a_full_queue_is_told_its_latest_settings_when_there_is_room() {
+        let id = ShardId::new(0);
+        let (commands, shard) = mailbox::commands(id, Waker::new(|| {}));
+        let mut shards = Shards::new(vec![commands]);
+        let peer = PeerId::new(0);
+        for _ in 0..COMMAND_QUEUE {
+            shards.send(id, Command::Leave { peer }).unwrap();
+        }
+        let spared = |videos| Spared {
+            top_layers: true,
+            videos,
+        };
+        shards.spare(id, spared(None));
+        shards.spare(id, spared(Some(4)));
+        shards.limit(Caps::NONE);
+        assert!(shards.has_more_to_tell());
+        assert_eq!(shard.try_iter().count(), COMMAND_QUEUE);
+        shards.tell_rest();
+        assert!(!shards.has_more_to_tell());
+        let told: Vec<_> = shard.try_iter().collect();
+        let expected = [Command::Spare(spared(Some(4))), Command::Limit(Caps::NONE)];
+        assert_eq!(told, expected);
     }
 }
