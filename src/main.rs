@@ -265,10 +265,8 @@ fn serve(
     };
     let (shard_options, recorder) = start_recorder(&config)?;
     let shards = shard::start(&shard_options, engine, &reports)?;
-    // Only the shards hold it, as with the reports.
-    drop(shard_options);
-    // Only the shards hold it, so that their end is noticed.
-    drop(reports);
+    // Only the shards hold them, so that their end is noticed.
+    drop((shard_options, reports));
     let http = listener.local_addr().unwrap_or(options.listen);
     let candidates = reach::candidates(&announced, shards.bound.udp);
     let page = page(http, options.tls.is_some());

@@ -1,6 +1,6 @@
 """What the server does in each failure that docs/operations.md lists; each row has its test here.
 
-Run as: failures.py BINARY SCRATCH. Needs root (ptrace, cgroups are not used), libfaketime, Linux.
+Run as: failures.py BINARY SCRATCH [ROW...]. Needs root (ptrace, cgroups are not used), libfaketime, Linux.
 """
 
 import ctypes
@@ -11,11 +11,16 @@ import re
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+import traceback
 import urllib.error
 import urllib.request
+
+import signalling
+from signalling import Refused
 
 BINARY, SCRATCH = sys.argv[1:3]
 # Nothing here takes a third of it, unless it does not happen at all.
@@ -26,7 +31,11 @@ DEADLINE = 40.0
 class Server:
     """The real binary, watched as systemd would."""
 
-    def __init__(self, *arguments, env=None, limits=None, out=None, ports=None):
+    # Those whose test did not come to its end as well.
+    started = []
+
+    def __init__(self, *arguments, env=None, limits=None, out=None, ports=None, metrics="off",
+                 shards=2):
         self.path = os.path.join(SCRATCH, "notify")
         if os.path.exists(self.path):
             os.unlink(self.path)
@@ -36,13 +45,14 @@ class Server:
         self.http, self.ports = http, (http, udp)
         self.log = open(os.path.join(SCRATCH, "failures.log"), "w+", encoding="utf-8")
         self.process = subprocess.Popen(
-            [BINARY, "--http", f"127.0.0.1:{http}", "--udp", f"127.0.0.1:{udp}", "--metrics", "off",
-             "--shards", "2", "--driver", "epoll", *arguments],
+            [BINARY, "--http", f"127.0.0.1:{http}", "--udp", f"127.0.0.1:{udp}", "--metrics", metrics,
+             "--shards", str(shards), "--driver", "epoll", *arguments],
             env={**os.environ, "NOTIFY_SOCKET": self.path, **(env or {})},
             stdout=out or subprocess.DEVNULL, stderr=out or self.log,
             preexec_fn=limits,
         )
-        self.told("READY=1")
+        self.started.append(self.process)
+        assert self.told("READY=1"), self.text()
 
     def told(self, wanted, within=DEADLINE):
         """Whether systemd is told this in time."""
@@ -75,6 +85,13 @@ class Server:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+
+    def says(self, text, times=1):
+        """Waits until the log has this so many times."""
+        end = time.monotonic() + DEADLINE
+        while self.text().count(text) < times:
+            assert time.monotonic() < end, f"no {text!r}: {self.text()}"
+            time.sleep(0.05)
 
     def until(self, path, status):
         """Asks until the status is this."""
@@ -115,37 +132,7 @@ def free(kind):
 
 def join(server, room):
     """A WebSocket in a room; returns the connection and what `joined` says."""
-    stream = socket.create_connection(("127.0.0.1", server.http), DEADLINE)
-    stream.sendall(
-        b"GET /ws HTTP/1.1\r\nHost: l\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
-    file = stream.makefile("rb")
-    while file.readline() not in (b"\r\n", b""):
-        pass
-    text = json.dumps({"type": "join", "roomId": room}).encode()
-    assert len(text) < 126
-    # A mask of zeros masks nothing (RFC 6455 §5.3).
-    stream.sendall(bytes([0x81, 0x80 | len(text)]) + bytes(4) + text)
-    while True:
-        message = receive(file)
-        if message["type"] == "joined":
-            return stream, message
-        assert message["type"] != "error", message
-
-
-def receive(file):
-    """The next JSON message."""
-    while True:
-        head = file.read(2)
-        assert len(head) == 2, "the socket has ended"
-        length = head[1] & 0x7F
-        if length == 126:
-            length = int.from_bytes(file.read(2), "big")
-        elif length == 127:
-            length = int.from_bytes(file.read(8), "big")
-        payload = file.read(length)
-        if head[0] & 0x0F == 1:
-            return json.loads(payload)
+    return signalling.join(server.http, room, DEADLINE)
 
 
 def killed_with_9():
@@ -245,10 +232,7 @@ def starved_of_files():
     server = Server(limits=limits)
     stream, _ = join(server, "room")
     crowd = [socket.create_connection(("127.0.0.1", server.http), DEADLINE) for _ in range(80)]
-    end = time.monotonic() + DEADLINE
-    while "cannot accept a connection" not in server.text():
-        assert time.monotonic() < end, server.text()
-        time.sleep(0.05)
+    server.says("cannot accept a connection")
     assert server.process.poll() is None
     assert server.text().count("cannot accept a connection") <= 10, "the log is flooded"
     for one in crowd:
@@ -274,19 +258,170 @@ def too_few_files_to_start():
 
 
 def backends_down():
-    """No database, no Redis, no collector of traces: the server is ready without any."""
+    """No PostgreSQL for the call log, no collector of traces: ready and taking calls all the same."""
     dead = free(socket.SOCK_STREAM)
-    server = Server(env={"CORELAY_LOG_OTLP": f"http://127.0.0.1:{dead}/v1/traces"})
+    server = Server(env={
+        "CORELAY_LOG_OTLP": f"http://127.0.0.1:{dead}/v1/traces",
+        "CORELAY_CALL_LOG_URL": f"postgres://nobody:nothing@127.0.0.1:{dead}/none"})
+    server.says("call log")
     join(server, "room")[0].close()
     assert server.get("/readyz")[0] == 200 and server.get("/livez")[0] == 200
+    assert "nothing@" not in server.text(), "the password is logged"
     server.end()
 
 
-ROWS = [killed_with_9, stopped, one_shard_wedged, full_disk, clock_step, starved_of_files,
-        too_few_files_to_start, backends_down]
+def turn_down():
+    """The TURN server is down: clients are given its address and credentials, and join."""
+    dead = free(socket.SOCK_DGRAM)
+    path = os.path.join(SCRATCH, "turn.yaml")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"webrtc: {{turn: {{urls: ['turn:127.0.0.1:{dead}'], secret: 'coturn has it'}}}}\n")
+    server = Server("--config", path)
+    join(server, "room")[0].close()
+    assert server.get("/readyz")[0] == 200
+    server.end()
+    doctor = subprocess.run([BINARY, "doctor", "--config", path], capture_output=True, text=True,
+                            check=False, timeout=DEADLINE)
+    [line] = [line for line in doctor.stdout.splitlines() if f"turn:127.0.0.1:{dead}" in line]
+    assert "does not answer" in line, doctor.stdout
+
+
+def certificate_expired():
+    """The certificate has expired: the log and a metric say so; a new one is taken without a restart."""
+    files = {name: os.path.join(SCRATCH, f"{name}.pem") for name in ("cert", "key")}
+
+    def make(ago):
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-days", "30", "-subj", "/CN=localhost", "-addext",
+             "subjectAltName=DNS:localhost", "-keyout", files["key"], "-out", files["cert"]],
+            env={**os.environ, "LD_PRELOAD": FAKETIME, "FAKETIME": ago}, check=True,
+            capture_output=True, timeout=DEADLINE)
+
+    make("-40d")
+    metrics = free(socket.SOCK_STREAM)
+    server = Server(
+        env={"CORELAY_SERVER_TLS_CERT": files["cert"], "CORELAY_SERVER_TLS_KEY": files["key"]},
+        metrics=f"127.0.0.1:{metrics}")
+    server.says("the certificate does not hold any more")
+
+    def expires():
+        text = scrape(metrics)
+        return float(re.search(r"^corelay_certificate_expires_timestamp_seconds (.*)$", text,
+                               re.M)[1])
+
+    def is_trusted():
+        trust = ssl.create_default_context(cafile=files["cert"])
+        try:
+            with socket.create_connection(("127.0.0.1", server.http), DEADLINE) as stream:
+                with trust.wrap_socket(stream, server_hostname="localhost"):
+                    return True
+        except ssl.SSLCertVerificationError as error:
+            assert "expired" in str(error), error
+            return False
+
+    assert expires() < time.time() and not is_trusted()
+    make("-1d")
+    server.process.send_signal(signal.SIGHUP)
+    server.says("the certificate was read again")
+    assert expires() > time.time() and is_trusted()
+    server.end()
+
+
+def overloaded():
+    """More comes in than a shard can take: it climbs the ladder, refuses newcomers, and comes back."""
+    metrics = free(socket.SOCK_STREAM)
+    server = Server(shards=1, metrics=f"127.0.0.1:{metrics}")
+    stream, _ = join(server, "room")
+
+    def step():
+        return float(re.search(r'^corelay_overload_step{shard="0"} (.*)$', scrape(metrics), re.M)[1])
+
+    assert step() == 0
+    with Flood(server.ports[1]) as flood:
+        end = time.monotonic() + 2 * DEADLINE
+        while step() < 3:
+            assert time.monotonic() < end and flood.poll() is None, server.text()
+            time.sleep(0.2)
+        assert server.get("/readyz")[0] == 503
+        try:
+            join(server, "another")
+            raise AssertionError("a newcomer is taken in")
+        except Refused as refused:
+            assert refused.args[0]["code"] == "server-busy", refused
+            assert refused.args[0]["retryAfter"] > 0, refused
+        assert json.loads(server.get("/health")[1])["participants"] == 1, "who is there stays"
+    end = time.monotonic() + 3 * DEADLINE
+    while step() > 0:
+        assert time.monotonic() < end, server.text()
+        time.sleep(0.2)
+    server.until("/readyz", 200)
+    join(server, "another")[0].close()
+    taken = re.findall(r"^corelay_overload_steps_total{.*} (.*)$", scrape(metrics), re.M)
+    assert len(taken) == 3 and all(float(count) >= 1 for count in taken), taken
+    assert server.text().count("gives more up") == sum(map(float, taken)), server.text()
+    stream.close()
+    server.end()
+
+
+class Flood:
+    """Datagrams of nobody, many in each call, from a process of its own that ends by itself."""
+
+    CODE = """
+import socket, sys, time
+out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+out.connect(("127.0.0.1", int(sys.argv[1])))
+out.setsockopt(socket.IPPROTO_UDP, 103, 20)  # UDP_SEGMENT
+began = time.monotonic()
+while (elapsed := time.monotonic() - began) < float(sys.argv[2]):
+    # Ever more, but never so much that the kernel's queue of loopback has no room for others.
+    for _ in range(min(60, 10 + int(elapsed))):
+        out.send(bytes(20 * 64))
+    time.sleep(0.002)
+"""
+
+    def __init__(self, port):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", self.CODE, str(port), str(2 * DEADLINE)])
+
+    def __enter__(self):
+        return self.process
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+def scrape(port):
+    """What Prometheus would read."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE) as answer:
+        return answer.read().decode()
+
+
+def signals_at_once():
+    """A signal that comes with the first word of the server ends nothing it should not end."""
+    run = subprocess.Popen(
+        [BINARY, "--http", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--metrics", "off", "--shards",
+         "2", "--driver", "epoll"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout.readline()
+    with open(f"/proc/{run.pid}/status", encoding="utf-8") as file:
+        caught = int(re.search(r"^SigCgt:\s*(\w+)$", file.read(), re.M)[1], 16)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        assert caught >> (number - 1) & 1, f"{number!r} is not caught"
+    run.send_signal(signal.SIGHUP)
+    # It ends when the server does, read or not.
+    assert any(b"read again" in line for line in run.stderr)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(DEADLINE) == 0
+
+
+ROWS = [killed_with_9, stopped, one_shard_wedged, overloaded, full_disk, clock_step,
+        starved_of_files, too_few_files_to_start, backends_down, turn_down, certificate_expired,
+        signals_at_once]
 
 failed = 0
-for row in ROWS:
+wanted = sys.argv[3:]
+for row in (row for row in ROWS if not wanted or row.__name__ in wanted):
     began = time.monotonic()
     try:
         row()
@@ -294,4 +429,9 @@ for row in ROWS:
     except Exception as error:  # noqa: BLE001 - each row is told of
         failed += 1
         print(f"FAILED  {row.__name__}: {error!r}")
+        traceback.print_exc(file=sys.stdout)
+    for process in Server.started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 sys.exit(failed > 0)
