@@ -77,7 +77,7 @@ pub enum Command {
         /// The candidate line, with or without its `a=`.
         candidate: String,
     },
-    /// From here on the shard spares itself work, or does not.
+    /// From here on the shard spares itself work, or does not: who reports is weighed anew.
     Spare(Spared),
     /// From here on this much media may come in.
     Limit(Caps),

@@ -280,7 +280,6 @@ impl Engine {
             Command::Silence { track, is_silent } => self.silence(now, track, is_silent),
             Command::Offer { peer, sdp, sources } => self.offer(now, peer, &sdp, &sources),
             Command::Candidate { peer, candidate } => self.candidate(peer, &candidate),
-            // Whoever reports is weighed anew at once.
             Command::Spare(spared) => self.spared = spared,
             Command::Limit(caps) => self.options.caps = caps,
             Command::Leave { peer } => self.leave(now, peer),
