@@ -36,8 +36,8 @@ export async function run({ browsers, check }) {
 /** The layers of the camera that somebody sends. */
 function sentBy(one) {
   return one.page.evaluate(async () => {
-    const stats = await window.corelay.client.peerConnection.getStats();
-    const layers = [...stats.values()].filter(
+    const stats = await window.corelay.client.peerConnection?.getStats();
+    const layers = [...(stats?.values() ?? [])].filter(
       ({ type, kind, rid }) => type === 'outbound-rtp' && kind === 'video' && rid,
     );
     return layers.map(({ rid, framesEncoded, frameWidth }) => (
