@@ -29,23 +29,11 @@ async fn a_disk_that_fills_up_ends_recordings_and_no_call() {
         Caller::join(&server, "recorded", LOUD).await,
         Caller::join(&server, "recorded", LOUD).await,
     ];
-    callers[0].signalling.expect("recording-started").await;
-    let mut talk = async |packets: u64| {
-        let goals = [0, 1].map(|index: usize| callers[index].heard + packets);
-        let talking = async {
-            while callers[0].heard < goals[0] || callers[1].heard < goals[1] {
-                let [a, b] = &mut callers;
-                tokio::join!(a.turn(LOUD), b.turn(LOUD));
-            }
-        };
-        timeout(DEADLINE, talking)
-            .await
-            .expect("they hear each other");
-    };
-    // The disk holds less than this.
-    talk(500).await;
-    talk(50).await;
-    let stopped = callers[0].signalling.expect("recording-stopped").await;
+    // The disk holds less than this, beside what a recording reserves for its end.
+    talk(&mut callers, 400).await;
+    let stopped = timeout(DEADLINE, callers[0].signalling.expect("recording-stopped")).await;
+    let stopped = stopped.expect("it ends with the disk");
+    talk(&mut callers, 50).await;
     assert_eq!(stopped["reason"], "disk-full");
     assert_eq!(server.get("/readyz").await.status, 200);
     assert_eq!(callers.iter().map(|caller| caller.misheard).sum::<u64>(), 0);
@@ -53,6 +41,20 @@ async fn a_disk_that_fills_up_ends_recordings_and_no_call() {
     assert!(log.contains("disk"), "{log}");
     let manifest: Value = serde_json::from_str(&manifest(Path::new(&disk))).expect("JSON");
     assert_eq!(manifest["endReason"], "disk-full", "{manifest}");
+}
+
+/// Lets both hear so many packets more.
+async fn talk(callers: &mut [Caller; 2], packets: u64) {
+    let goals = [0, 1].map(|index: usize| callers[index].heard + packets);
+    let talking = async {
+        while callers[0].heard < goals[0] || callers[1].heard < goals[1] {
+            let [a, b] = &mut *callers;
+            tokio::join!(a.turn(LOUD), b.turn(LOUD));
+        }
+    };
+    timeout(DEADLINE, talking)
+        .await
+        .expect("they hear each other");
 }
 
 /// The manifest of the one recording below a directory.
