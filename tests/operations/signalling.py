@@ -17,16 +17,21 @@ def join(port, room, patience):
     file = stream.makefile("rb")
     while file.readline() not in (b"\r\n", b""):
         pass
-    text = json.dumps({"type": "join", "roomId": room}).encode()
-    assert len(text) < 126
-    # A mask of zeros masks nothing (RFC 6455 §5.3).
-    stream.sendall(bytes([0x81, 0x80 | len(text)]) + bytes(4) + text)
+    say(stream, {"type": "join", "roomId": room})
     while True:
         message = receive(file)
         if message["type"] == "joined":
             return stream, message
         if message["type"] == "error":
             raise Refused(message)
+
+
+def say(stream, message):
+    """Sends a JSON message."""
+    text = json.dumps(message).encode()
+    assert len(text) < 126
+    # A mask of zeros masks nothing (RFC 6455 §5.3).
+    stream.sendall(bytes([0x81, 0x80 | len(text)]) + bytes(4) + text)
 
 
 def receive(file):

@@ -20,6 +20,7 @@ ROOT, DEB = sys.argv[1:3]
 # Nothing here takes a third of it, unless it does not happen at all.
 DEADLINE = 90.0
 CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG = 1
 
 
 class Machine:
@@ -32,12 +33,14 @@ class Machine:
             command.append("--keep-unit")
         command += ["--boot", "systemd.unit=multi-user.target"]
         # The unit's own filter is what is tried here.
+        libc = ctypes.CDLL(None, use_errno=True)
         self.nspawn = subprocess.Popen(
             command, env={**os.environ, "SYSTEMD_SECCOMP": "0"}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            # However this process ends, the container ends with it.
+            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
         until("systemd runs", lambda: self.leader() and self.try_to(
             "systemctl", "is-system-running").stdout.strip() in ("running", "degraded"))
-        libc = ctypes.CDLL(None, use_errno=True)
         with open(f"/proc/{self.leader()}/ns/net", "rb") as file:
             assert libc.setns(file.fileno(), CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
 
@@ -193,7 +196,7 @@ def drained(machine):
     machine.run("systemctl", "stop", "--no-block", "corelay")
     until("it drains", lambda: get("/readyz") == 503)
     assert machine.shows("ActiveState") == "deactivating" and get("/livez") == 200
-    stream.close()
+    signalling.say(stream, {"type": "leave"})
     until("it has stopped", lambda: machine.shows("ActiveState") == "inactive")
     assert machine.shows("Result") == "success", machine.log()
     assert "drained: ending" in machine.log(), machine.log()
@@ -205,7 +208,11 @@ def main():
     try:
         for step in (started, reloaded, restarted, drained):
             began = time.monotonic()
-            step(machine)
+            try:
+                step(machine)
+            except AssertionError:
+                print(machine.log())
+                raise
             print(f"ok      {step.__name__} ({time.monotonic() - began:.1f} s): {step.__doc__}")
     finally:
         machine.end()
