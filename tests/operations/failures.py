@@ -20,7 +20,6 @@ import urllib.error
 import urllib.request
 
 import signalling
-from signalling import Refused
 
 BINARY, SCRATCH = sys.argv[1:3]
 # Nothing here takes a third of it, unless it does not happen at all.
@@ -328,70 +327,6 @@ def certificate_expired():
     server.end()
 
 
-def overloaded():
-    """More comes in than a shard can take: it climbs the ladder, refuses newcomers, and comes back."""
-    metrics = free(socket.SOCK_STREAM)
-    server = Server(shards=1, metrics=f"127.0.0.1:{metrics}")
-    stream, _ = join(server, "room")
-
-    def step():
-        return float(re.search(r'^corelay_overload_step{shard="0"} (.*)$', scrape(metrics), re.M)[1])
-
-    assert step() == 0
-    with Flood(server.ports[1]) as flood:
-        end = time.monotonic() + 2 * DEADLINE
-        while step() < 3:
-            assert time.monotonic() < end and flood.poll() is None, server.text()
-            time.sleep(0.2)
-        assert server.get("/readyz")[0] == 503
-        try:
-            join(server, "another")
-            raise AssertionError("a newcomer is taken in")
-        except Refused as refused:
-            assert refused.args[0]["code"] == "server-busy", refused
-            assert refused.args[0]["retryAfter"] > 0, refused
-        assert json.loads(server.get("/health")[1])["participants"] == 1, "who is there stays"
-    end = time.monotonic() + 3 * DEADLINE
-    while step() > 0:
-        assert time.monotonic() < end, server.text()
-        time.sleep(0.2)
-    server.until("/readyz", 200)
-    join(server, "another")[0].close()
-    taken = re.findall(r"^corelay_overload_steps_total{.*} (.*)$", scrape(metrics), re.M)
-    assert len(taken) == 3 and all(float(count) >= 1 for count in taken), taken
-    assert server.text().count("gives more up") == sum(map(float, taken)), server.text()
-    stream.close()
-    server.end()
-
-
-class Flood:
-    """Datagrams of nobody, many in each call, from a process of its own that ends by itself."""
-
-    CODE = """
-import socket, sys, time
-out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-out.connect(("127.0.0.1", int(sys.argv[1])))
-out.setsockopt(socket.IPPROTO_UDP, 103, 20)  # UDP_SEGMENT
-began = time.monotonic()
-while (elapsed := time.monotonic() - began) < float(sys.argv[2]):
-    # Ever more, but never so much that the kernel's queue of loopback has no room for others.
-    for _ in range(min(60, 10 + int(elapsed))):
-        out.send(bytes(20 * 64))
-    time.sleep(0.002)
-"""
-
-    def __init__(self, port):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", self.CODE, str(port), str(2 * DEADLINE)])
-
-    def __enter__(self):
-        return self.process
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-
-
 def scrape(port):
     """What Prometheus would read."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE) as answer:
@@ -415,7 +350,7 @@ def signals_at_once():
     assert run.wait(DEADLINE) == 0
 
 
-ROWS = [killed_with_9, stopped, one_shard_wedged, overloaded, full_disk, clock_step,
+ROWS = [killed_with_9, stopped, one_shard_wedged, full_disk, clock_step,
         starved_of_files, too_few_files_to_start, backends_down, turn_down, certificate_expired,
         signals_at_once]
 
