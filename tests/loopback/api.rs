@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::caller::Caller;
+use super::recording::{Folder, recording_server};
 use super::server::{self, Server};
 
 async fn call(server: &Server, method: &str, path: &str, body: Value) -> (u16, Value) {
@@ -269,15 +270,8 @@ async fn a_token_is_minted_on_the_command_line_and_by_the_api_and_lets_its_holde
 
 #[tokio::test]
 async fn a_room_is_recorded_on_request_and_everyone_in_it_is_told() {
-    let directory = std::env::temp_dir().join(format!("corelay-recorded-{}", std::process::id()));
-    let path = directory.display().to_string();
-    let variables = [
-        ("CORELAY_RECORDING_ENABLED", "true"),
-        ("CORELAY_RECORDING_PATH", path.as_str()),
-        ("CORELAY_RECORDING_MIN_FREE_SPACE", "0"),
-    ];
-    let started = Server::start_with(&[], &variables).await;
-    let server = started.unwrap_or_else(|refused| panic!("{}", refused.err));
+    let folder = Folder::new("recorded");
+    let server = recording_server(&folder.0, &[]).await;
     let start = "/api/rooms/room-123/recording/start";
     let stop = "/api/rooms/room-123/recording/stop";
     let (status, none) = call(&server, "POST", start, Value::Null).await;
@@ -314,20 +308,12 @@ async fn a_room_is_recorded_on_request_and_everyone_in_it_is_told() {
         (404, &json!("no-such-recording"))
     );
     server.end().await;
-    let _ = std::fs::remove_dir_all(directory);
 }
 
 #[tokio::test]
 async fn what_is_encrypted_end_to_end_is_recorded_only_when_that_was_asked_for() {
-    let directory = std::env::temp_dir().join(format!("corelay-opaque-{}", std::process::id()));
-    let path = directory.display().to_string();
-    let variables = [
-        ("CORELAY_RECORDING_ENABLED", "true"),
-        ("CORELAY_RECORDING_PATH", path.as_str()),
-        ("CORELAY_RECORDING_MIN_FREE_SPACE", "0"),
-    ];
-    let started = Server::start_with(&[], &variables).await;
-    let server = started.unwrap_or_else(|refused| panic!("{}", refused.err));
+    let folder = Folder::new("opaque");
+    let server = recording_server(&folder.0, &[]).await;
     let start = "/api/rooms/sealed/recording/start";
     let mut ben = server.connect().await;
     ben.join("sealed", "Ben").await;
@@ -378,7 +364,6 @@ async fn what_is_encrypted_end_to_end_is_recorded_only_when_that_was_asked_for()
         (&Value::Null, &json!("low"))
     );
     server.end().await;
-    let _ = std::fs::remove_dir_all(directory);
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::caller::Caller;
-use super::server::{DEADLINE, Server};
+use super::recording::{recording_server, talk_as};
+use super::server::DEADLINE;
 
 /// As long as a packet of sound may be, so that a small disk is soon full.
 const LOUD: &[u8] = &[0x78; 1_000];
@@ -16,45 +17,22 @@ const LOUD: &[u8] = &[0x78; 1_000];
 #[ignore = "scripts/operations mounts the small disk"]
 async fn a_disk_that_fills_up_ends_recordings_and_no_call() {
     let disk = std::env::var("CORELAY_TEST_DISK").expect("the path of a small disk");
-    let variables = [
-        ("CORELAY_RECORDING_ENABLED", "true"),
-        ("CORELAY_RECORDING_AUTO", "true"),
-        ("CORELAY_RECORDING_MIN_FREE_SPACE", "0"),
-        ("CORELAY_RECORDING_PATH", disk.as_str()),
-    ];
-    let server = Server::start_with(&[], &variables)
-        .await
-        .expect("it starts");
-    let mut callers = [
-        Caller::join(&server, "recorded", LOUD).await,
-        Caller::join(&server, "recorded", LOUD).await,
-    ];
+    let auto = [("CORELAY_RECORDING_AUTO", "true")];
+    let server = recording_server(Path::new(&disk), &auto).await;
+    let mut ada = Caller::join(&server, "recorded", LOUD).await;
+    let mut ben = Caller::join(&server, "recorded", LOUD).await;
     // The disk holds less than this, beside what a recording reserves for its end.
-    talk(&mut callers, 400).await;
-    let stopped = timeout(DEADLINE, callers[0].signalling.expect("recording-stopped")).await;
+    talk_as(LOUD, &mut ada, &mut ben, 400).await;
+    let stopped = timeout(DEADLINE, ada.signalling.expect("recording-stopped")).await;
     let stopped = stopped.expect("it ends with the disk");
-    talk(&mut callers, 50).await;
+    talk_as(LOUD, &mut ada, &mut ben, 50).await;
     assert_eq!(stopped["reason"], "disk-full");
     assert_eq!(server.get("/readyz").await.status, 200);
-    assert_eq!(callers.iter().map(|caller| caller.misheard).sum::<u64>(), 0);
+    assert_eq!(ada.misheard + ben.misheard, 0);
     let log = server.end().await;
     assert!(log.contains("disk"), "{log}");
     let manifest: Value = serde_json::from_str(&manifest(Path::new(&disk))).expect("JSON");
     assert_eq!(manifest["endReason"], "disk-full", "{manifest}");
-}
-
-/// Lets both hear so many packets more.
-async fn talk(callers: &mut [Caller; 2], packets: u64) {
-    let goals = [0, 1].map(|index: usize| callers[index].heard + packets);
-    let talking = async {
-        while callers[0].heard < goals[0] || callers[1].heard < goals[1] {
-            let [a, b] = &mut *callers;
-            tokio::join!(a.turn(LOUD), b.turn(LOUD));
-        }
-    };
-    timeout(DEADLINE, talking)
-        .await
-        .expect("they hear each other");
 }
 
 /// The manifest of the one recording below a directory.

@@ -10,10 +10,10 @@ use super::server::{DEADLINE, Server};
 const VOICE: &[u8] = b"a voice that is recorded";
 
 /// A folder for the recordings of one test, which is gone at its end.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let name = format!("corelay-{name}-{}", std::process::id());
         Self(std::env::temp_dir().join(name))
     }
@@ -26,7 +26,8 @@ impl Drop for Folder {
     }
 }
 
-async fn recording_server(folder: &Path, more: &[(&str, &str)]) -> Server {
+/// A server that records into a folder, with more of its environment.
+pub(super) async fn recording_server(folder: &Path, more: &[(&str, &str)]) -> Server {
     let path = folder.to_str().expect("a path of text");
     let mut variables = vec![
         ("CORELAY_RECORDING_ENABLED", "true"),
@@ -40,10 +41,15 @@ async fn recording_server(folder: &Path, more: &[(&str, &str)]) -> Server {
 
 /// Until each of the two has heard so many more packets.
 async fn talk(ada: &mut Caller, ben: &mut Caller, packets: u64) {
+    talk_as(VOICE, ada, ben, packets).await;
+}
+
+/// The same with another sound.
+pub(super) async fn talk_as(voice: &[u8], ada: &mut Caller, ben: &mut Caller, packets: u64) {
     let until = [ada.heard + packets, ben.heard + packets];
     let talking = async {
         while ada.heard < until[0] || ben.heard < until[1] {
-            tokio::join!(ada.turn(VOICE), ben.turn(VOICE));
+            tokio::join!(ada.turn(voice), ben.turn(voice));
         }
     };
     let talked = tokio::time::timeout(DEADLINE, talking).await;
