@@ -3,7 +3,7 @@
 //!
 //! `exact CASE` prints how many units of work (packets, joins) it did and what was allocated
 //! meanwhile; `bench/exact.sh` runs it under callgrind, which counts the instructions within
-//! [`measured_turn`], and holds both against `bench/baseline.json`.
+//! [`measured_turn`], and holds both against `bench/baseline.txt`.
 
 #![expect(clippy::print_stdout, reason = "bench/exact.sh reads what it prints")]
 

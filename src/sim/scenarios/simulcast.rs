@@ -15,7 +15,7 @@ const LAYERED: [Publish; 2] = [Publish::VOICE, Publish::layered(Codec::Vp8)];
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A path down with 200 ms of queue.
-fn narrow(bits_per_s: u64) -> Quality {
+pub(super) fn narrow(bits_per_s: u64) -> Quality {
     Quality {
         capacity: Some(bits_per_s),
         queue_bytes: bits_per_s as usize / 8 / 5,

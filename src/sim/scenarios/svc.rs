@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use str0m::format::Codec;
 
+use super::simulcast::narrow;
 use crate::engine::codec::dependency::{Descriptor, Structure};
 use crate::engine::command::{Command, Quality as Cap, Source};
 use crate::sim::layered::Mode;
@@ -14,15 +15,6 @@ use crate::sim::received::Received;
 use crate::sim::world::{Setup, World};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-/// A path down with 200 ms of queue.
-fn narrow(bits_per_s: u64) -> Quality {
-    Quality {
-        capacity: Some(bits_per_s),
-        queue_bytes: bits_per_s as usize / 8 / 5,
-        ..Quality::CLEAN
-    }
-}
 
 /// One who sends three layers in one stream, and viewers on these paths.
 fn watched(seed: u64, codec: Codec, mode: Mode, paths: &[Quality]) -> World {

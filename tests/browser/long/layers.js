@@ -9,24 +9,29 @@ const HEIGHT = 720;
 const WIDTH = 1280;
 const NARROW_KBPS = 500;
 /** Noise in a part of it, or every layer would fit through the narrow path. */
-const PICTURE = { height: HEIGHT, kbps: 2_000, noisy: 1 / 4, simulcast: true };
+const PICTURE = { height: HEIGHT, kbps: 2_000, noisy: 1 / 4 };
 /** By then it is known how narrow the path is. */
 const FRAMES = 60;
 const WATCHED_S = 30;
 const FREEZES = 1;
 
 export async function run({ browsers, check }) {
+  await watchNarrowAndWide({ browsers, check }, 'simulcast', { simulcast: true });
+}
+
+/** Publishes a picture with these layers, and checks what each of the two viewers gets of it. */
+export async function watchNarrowAndWide({ browsers, check }, what, layers) {
   const [near, far] = await Promise.all([
     browsers.chromium(),
     browsers.chromium({ lossy: true }),
   ]);
   const ada = await openLines(browsers, near, 'Ada');
-  await ada.publish(PICTURE);
+  await ada.publish({ ...PICTURE, ...layers });
   limit(FROM_LOSSY, NARROW_KBPS);
   const bob = await openLines(browsers, far, 'Bob');
   const cy = await openLines(browsers, near, 'Cy');
 
-  await check(`a path of ${NARROW_KBPS} kbit/s gets a smaller layer, smoothly`, async () => {
+  await check(`${what}: a path of ${NARROW_KBPS} kbit/s gets a smaller layer, smoothly`, async () => {
     await untilWide(bob, 30, (width) => width < WIDTH);
     await bob.untilReceives(1, FRAMES);
     const before = await seenBy(bob);
@@ -37,14 +42,15 @@ export async function run({ browsers, check }) {
     if (freezes > FREEZES || after.width === WIDTH) throw new Error(told);
     return told;
   });
-  await check(`a wide path beside it gets ${WIDTH}x${HEIGHT}`, async () => {
+  await check(`${what}: a wide path beside it gets ${WIDTH}x${HEIGHT}`, async () => {
     const { frames } = await untilWide(cy, 10, (width) => width === WIDTH);
     return `${frames} frames`;
   });
-  await check('and so does the narrow one when it is wide again', async () => {
+  await check(`${what}: and so does the narrow one when it is wide again`, async () => {
     limit(FROM_LOSSY, null);
     await untilWide(bob, 60, (width) => width === WIDTH);
   });
+  await Promise.all([near, far].map((browser) => browser.close()));
 }
 
 function untilWide(one, seconds, isRight) {

@@ -1,63 +1,12 @@
 // Layers in one stream (VP9, AV1), one viewer on a narrow path and one on a wide one: each gets what
 // its path carries. Not among the suites, as layers.js is not. scripts/interop svc-layers.
 
-import { openLines } from '../lines.js';
-import { FROM_LOSSY, limit } from '../network.js';
-import { until } from '../until.js';
+import { watchNarrowAndWide } from './layers.js';
 
 const MODES = [['VP9', 'L3T3_KEY'], ['AV1', 'L3T3_KEY']];
-const WIDTH = 1280;
-const NARROW_KBPS = 500;
-const PICTURE = { height: 720, kbps: 2_000, noisy: 1 / 4 };
-/** By then it is known how narrow the path is. */
-const FRAMES = 60;
-const WATCHED_S = 30;
-const FREEZES = 1;
 
 export async function run({ browsers, check }) {
   for (const [codec, scalabilityMode] of MODES) {
-    const [near, far] = await Promise.all([
-      browsers.chromium(),
-      browsers.chromium({ lossy: true }),
-    ]);
-    const ada = await openLines(browsers, near, 'Ada');
-    await ada.publish({ ...PICTURE, codec, scalabilityMode });
-    limit(FROM_LOSSY, NARROW_KBPS);
-    const bob = await openLines(browsers, far, 'Bob');
-    const cy = await openLines(browsers, near, 'Cy');
-
-    await check(`${codec}: a path of ${NARROW_KBPS} kbit/s gets smaller layers, smoothly`, async () => {
-      await untilWide(bob, 30, (width) => width < WIDTH);
-      await bob.untilReceives(1, FRAMES);
-      const before = await seenBy(bob);
-      await new Promise((resolve) => setTimeout(resolve, WATCHED_S * 1000));
-      const after = await seenBy(bob);
-      const [frames, freezes] = [after.frames - before.frames, after.freezes - before.freezes];
-      const told = `${frames} frames ${after.width} wide in ${WATCHED_S} s, ${freezes} freezes`;
-      if (freezes > FREEZES || after.width === WIDTH) throw new Error(told);
-      return told;
-    });
-    await check(`${codec}: a wide path beside it gets pictures ${WIDTH} wide`, async () => {
-      const { frames } = await untilWide(cy, 10, (width) => width === WIDTH);
-      return `${frames} frames`;
-    });
-    await check(`${codec}: and so does the narrow one when it is wide again`, async () => {
-      limit(FROM_LOSSY, null);
-      await untilWide(bob, 60, (width) => width === WIDTH);
-    });
-    await Promise.all([near, far].map((browser) => browser.close()));
+    await watchNarrowAndWide({ browsers, check }, codec, { codec, scalabilityMode });
   }
-}
-
-function untilWide(one, seconds, isRight) {
-  return until(`${one.name} decodes pictures of the right width`, seconds, async () => {
-    const seen = await seenBy(one);
-    return seen && isRight(seen.width) && seen;
-  }, () => one.figures());
-}
-
-/** The one picture that somebody watches. */
-async function seenBy(one) {
-  const { received } = await one.figures();
-  return received.find(({ frames }) => frames > 0);
 }
