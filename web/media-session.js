@@ -18,9 +18,14 @@
  */
 
 /**
+ * What is sent of one source: the largest of its layers, with the bitrate of all.
+ * @typedef {StreamFigures & {layers: StreamFigures[]}} SentFigures
+ */
+
+/**
  * @typedef {object} Figures
  * @property {Map<string, StreamFigures>} slots by mid
- * @property {Map<Source, StreamFigures>} sent by source
+ * @property {Map<Source, SentFigures>} sent by source
  * @property {number | null} rtt seconds
  */
 
@@ -271,7 +276,8 @@ export class MediaSession {
       const figures = streamFigures(stat, previous.get(stat.id), report);
       if (stat.type === 'inbound-rtp') slots.set(transceiver.mid, figures);
       for (const [source, sender] of this.#senders) {
-        if (sender === transceiver && stat.type === 'outbound-rtp') sent.set(source, figures);
+        if (sender !== transceiver || stat.type !== 'outbound-rtp') continue;
+        sent.set(source, withLayer(sent.get(source), figures));
       }
     }
     return { slots, sent, rtt: roundTripTime(report) };
@@ -409,6 +415,16 @@ function streamFigures(stat, before, report) {
     jitter: stat.jitter ?? null,
     raw: stat,
   };
+}
+
+/** @param {SentFigures | undefined} others @param {StreamFigures} layer */
+function withLayer(others, layer) {
+  if (!others) return { ...layer, layers: [layer] };
+  const sentWidth = ({ raw, width }) => (raw.active === false ? -1 : (width ?? 0));
+  const largest = sentWidth(layer) > sentWidth(others) ? layer : others;
+  const bitrates = [others.bitrate, layer.bitrate].filter((bitrate) => bitrate !== null);
+  const bitrate = bitrates.length > 0 ? bitrates.reduce((sum, bits) => sum + bits) : null;
+  return { ...largest, bitrate, layers: [...others.layers, layer] };
 }
 
 function roundTripTime(report) {

@@ -63,11 +63,16 @@ export class Participant {
     });
   }
 
-  /** What is said about the own camera's stream by those who receive it. */
+  /** What is said about the own camera's stream, all its layers, by those who receive it. */
   sent() {
     return this.page.evaluate(async () => {
-      const { raw } = (await window.corelay.client.stats()).sent.get('camera');
-      return { nacks: raw.nackCount, resent: raw.retransmittedPacketsSent, plis: raw.pliCount };
+      const { layers } = (await window.corelay.client.stats()).sent.get('camera');
+      const sum = (name) => layers.reduce((total, { raw }) => total + (raw[name] ?? 0), 0);
+      return {
+        nacks: sum('nackCount'),
+        resent: sum('retransmittedPacketsSent'),
+        plis: sum('pliCount'),
+      };
     });
   }
 

@@ -5,6 +5,7 @@ import { untilMeet } from '../participant.js';
 
 const LOSS = 0.03;
 const FRAMES = 200;
+const WINDOW = { width: 1600, height: 900 };
 const MOST_FREEZES = 3;
 
 export async function run({ browsers, check }) {
@@ -12,9 +13,10 @@ export async function run({ browsers, check }) {
     browsers.chromium(),
     browsers.chromium({ lossy: true }),
   ]);
-  // Pictures of more than one packet.
+  // Pictures of more than one packet, in tiles large enough to ask for them.
   const ada = await browsers.join(near, 'room', 'Ada', { height: '360' });
   const bob = await browsers.join(far, 'room', 'Bob', { height: '360' });
+  await Promise.all([ada, bob].map(({ page }) => page.setViewport(WINDOW)));
   await untilMeet(ada, bob);
 
   await check('3 % loss on the way to a receiver is repaired by the server', () =>
