@@ -1,7 +1,7 @@
 // The call page: the lobby, the call, and what its buttons do.
 
 import { CorelayClient } from './corelay-client.js';
-import { Grid, describeFigures } from './tiles.js';
+import { Grid, describeFigures, describePath, describeService } from './tiles.js';
 
 /** How often the layout and figures are brought up to date. */
 const LAYOUT_INTERVAL_MS = 500;
@@ -244,16 +244,21 @@ async function showFigures() {
     for (const tile of grid) tile.setFigures(null);
     return;
   }
-  const { slots, sent, rtt } = await client.stats();
+  const [{ slots, sent, rtt }, service] = await Promise.all([
+    client.stats(),
+    client.service().catch(() => null),
+  ]);
   for (const [mid, figures] of slots) {
     const { participantId, source } = client.slots.get(mid) ?? {};
     if (source === 'camera' || source === 'screen') {
-      grid.find(participantId, source)?.setFigures(describeFigures(figures, rtt));
+      const lines = [describeFigures(figures, rtt), describeService(service, mid)];
+      grid.find(participantId, source)?.setFigures(lines.join('\n'));
     }
   }
   for (const source of ['camera', 'screen']) {
     if (sent.has(source)) {
-      grid.find('own', source)?.setFigures(describeFigures(sent.get(source), rtt));
+      const lines = [describeFigures(sent.get(source), rtt), describePath(service)];
+      grid.find('own', source)?.setFigures(lines.join('\n'));
     }
   }
 }

@@ -59,6 +59,7 @@ const isFinal = (code) => code === 1000 || code === 1008 || code === 1009 || cod
  * - `slot` {@link Slot}: what plays in a receiving m-line changed
  * - `speakers` `string[]`: who speaks, longest first, by participant id
  * - `quality` `{trackId, layer: number | null, reason}`: what is sent of a track changed
+ * - `warning` `{kind, value, severity}`: the connection has become bad, worse or better
  * - `channel` {@link RTCDataChannel}: another participant opened a label that this one has not
  * - `error` `{code: string, message: string}`
  */
@@ -247,6 +248,15 @@ export class CorelayClient extends EventTarget {
     return (await this.#session?.stats()) ?? { slots: new Map(), sent: new Map(), rtt: null };
   }
 
+  /**
+   * How the server sees this participant: `stats` of the protocol.
+   * @returns {Promise<{connection: object, subscriptions: object[], tracks: object[]}>}
+   */
+  async service() {
+    if (!this.#signalling) throw new Error('not in a room');
+    return this.#signalling.ask({ type: 'stats' });
+  }
+
   #handleMessage(message) {
     switch (message.type) {
       case 'connected':
@@ -284,6 +294,9 @@ export class CorelayClient extends EventTarget {
         break;
       case 'quality':
         this.#emit('quality', message);
+        break;
+      case 'quality-warning':
+        this.#emit('warning', message);
         break;
       case 'unwanted-layers':
         this.#session?.handleUnwanted(message);

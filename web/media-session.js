@@ -56,6 +56,10 @@ const CAMERA_LAYERS = [
   { rid: 'f', maxBitrate: 1_700_000 },
 ];
 
+/** Layers in one stream: so many spatial ones, each half as wide as the next, and three temporal. */
+const MAX_SPATIAL = 3;
+const LAYERS_OF_A_STREAM = 'T3_KEY';
+
 /** Tells the server what depends on what in a stream of several layers, so that it can choose. */
 const DESCRIPTOR =
   'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension';
@@ -149,7 +153,7 @@ export class MediaSession {
     if (size < 480) return [{}];
     if (this.#codec && !['VP8', 'H264'].includes(this.#codec.toUpperCase())) {
       // Those that describe layers can also have them in one stream.
-      return canDescribeLayers() && size >= 960 ? [{ scalabilityMode: 'L3T3_KEY' }] : [{}];
+      return canDescribeLayers() && size >= 960 ? [{ scalabilityMode: `L${MAX_SPATIAL}${LAYERS_OF_A_STREAM}` }] : [{}];
     }
     return size < 960 ? CAMERA_LAYERS.slice(1) : CAMERA_LAYERS;
   }
@@ -225,12 +229,21 @@ export class MediaSession {
     }
   }
 
-  /** Nobody watches the encodings of these RIDs; all others are wanted. */
-  async handleUnwanted({ mid, rids }) {
+  /** Nobody watches the encodings of these RIDs, or these spatial layers; all others are wanted. */
+  async handleUnwanted({ mid, rids, spatialLayers = [] }) {
     const sender = this.peerConnection.getTransceivers().find((t) => t.mid === mid)?.sender;
     const parameters = sender?.getParameters();
-    if (!parameters?.encodings?.some((encoding) => encoding.rid)) return;
-    for (const encoding of parameters.encodings) encoding.active = !rids.includes(encoding.rid);
+    const encodings = parameters?.encodings ?? [];
+    if (encodings.some((encoding) => encoding.rid)) {
+      for (const encoding of encodings) encoding.active = !rids.includes(encoding.rid);
+    } else if (encodings[0]?.scalabilityMode?.endsWith(LAYERS_OF_A_STREAM)) {
+      // Without its largest layer it is a smaller picture with fewer layers.
+      const layers = MAX_SPATIAL - Math.min(spatialLayers.length, MAX_SPATIAL - 1);
+      encodings[0].scalabilityMode = `L${layers}${LAYERS_OF_A_STREAM}`;
+      encodings[0].scaleResolutionDownBy = 2 ** (MAX_SPATIAL - layers);
+    } else {
+      return;
+    }
     await sender.setParameters(parameters).catch((error) => {
       if (!this.#closed) this.#hooks.error('layers', error.message);
     });

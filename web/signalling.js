@@ -27,6 +27,9 @@ export class Signalling {
   #pingTimer = 0;
   #probeTimer = 0;
   #awaitsPong = false;
+  #asked = 0;
+  /** Who awaits a reply, by its `ref`. */
+  #questions = new Map();
   /** Given up, but not closed: closing says goodbye, and the server would let its participant go. */
   #stale = [];
 
@@ -55,6 +58,21 @@ export class Signalling {
   /** Says something; lost when the connection is down, for after a reconnect all is said anew. */
   send(message) {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+  }
+
+  /**
+   * Asks for something and awaits the reply.
+   * @param {{type: string}} message
+   * @returns {Promise<object>} rejected when the connection goes before that, or with the error
+   */
+  ask(message) {
+    if (this.#socket?.readyState !== WebSocket.OPEN) {
+      return Promise.reject(new Error('the server cannot be reached'));
+    }
+    this.#asked += 1;
+    const ref = `ask-${this.#asked}`;
+    this.send({ ...message, ref });
+    return new Promise((resolve, reject) => this.#questions.set(ref, { resolve, reject }));
   }
 
   /** Ends the connection for good. */
@@ -106,7 +124,8 @@ export class Signalling {
     socket.onmessage = ({ data }) => {
       if (socket !== this.#socket) return;
       this.#awaitsPong = false;
-      this.#hooks.message(JSON.parse(data));
+      const message = JSON.parse(data);
+      if (!this.#answer(message)) this.#hooks.message(message);
       greeted?.();
       greeted = refused = undefined;
     };
@@ -122,6 +141,16 @@ export class Signalling {
     };
     this.#stopTimers();
     this.#pingTimer = setInterval(() => this.#ping(), PING_INTERVAL_MS);
+  }
+
+  /** @returns {boolean} whether it is the reply to a question */
+  #answer(message) {
+    const question = this.#questions.get(message.ref);
+    if (!question) return false;
+    this.#questions.delete(message.ref);
+    if (message.type === 'error') question.reject(new Error(message.message));
+    else question.resolve(message);
+    return true;
   }
 
   #ping() {
@@ -145,5 +174,7 @@ export class Signalling {
   #stopTimers() {
     clearInterval(this.#pingTimer);
     clearTimeout(this.#probeTimer);
+    for (const { reject } of this.#questions.values()) reject(new Error('the connection is gone'));
+    this.#questions.clear();
   }
 }

@@ -127,6 +127,21 @@ export function describeFigures({ codec, width, height, fps, bitrate, loss, jitt
   return lines.join('\n');
 }
 
+/** What the server says it sends in a slot. @param {object | null} service its `stats` */
+export function describeService(service, mid) {
+  const sent = service?.subscriptions.find((subscription) => subscription.mid === mid);
+  if (!sent) return '';
+  const layer = sent.layer === null ? 'paused' : `layer ${sent.layer}`;
+  const freezes = sent.freezes > 0 ? `, ${sent.freezes} freezes` : '';
+  return `${layer}${sent.reason ? ` (${sent.reason})` : ''}${freezes}`;
+}
+
+/** What the server says the path to here carries. @param {object | null} service its `stats` */
+export function describePath(service) {
+  const estimate = service?.connection.estimate ?? null;
+  return estimate === null ? '' : `path down ${estimate} kbit/s`;
+}
+
 /** How many columns make the largest picture in each of `count` equal tiles. */
 function bestColumns(count, width, height) {
   let best = { columns: 1, area: 0 };

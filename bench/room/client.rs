@@ -35,6 +35,7 @@ pub(crate) fn engine(now: Instant, max_video_slots: u8) -> Engine {
         max_audio_slots: 0,
         caps: corelay::engine::caps::Caps::default(),
         thresholds: Default::default(),
+        keyframes: Default::default(),
     };
     Engine::new(now, Duration::ZERO, options)
 }

@@ -1,8 +1,8 @@
 //! What each section of the configuration says until somebody says otherwise.
 
 use super::sections::{
-    CallLog, Container, Driver, Log, LogFormat, Metrics, Performance, RateLimit, Recording, Rooms,
-    Server, Steering, Tls, Turn, Warnings, Webhooks, Webrtc,
+    CallLog, Container, Driver, KeyframeInterval, Log, LogFormat, Metrics, Performance, RateLimit,
+    Recording, Rooms, Server, Steering, Tls, Turn, Warnings, Webhooks, Webrtc,
 };
 use super::value::{Announced, Endpoint, Host, Origin, Secret, Shards, Tcp, Upload, Whole};
 use crate::record::layout::Layout;
@@ -73,6 +73,15 @@ impl Default for Warnings {
     }
 }
 
+impl Default for KeyframeInterval {
+    fn default() -> Self {
+        Self {
+            high: const { Whole::new(500) },
+            low: const { Whole::new(1_000) },
+        }
+    }
+}
+
 impl Default for Webrtc {
     fn default() -> Self {
         Self {
@@ -85,6 +94,7 @@ impl Default for Webrtc {
             max_packets: const { Whole::new(0) },
             min_bitrate: const { Whole::new(100_000) },
             warnings: Warnings::default(),
+            keyframe_interval: KeyframeInterval::default(),
             simulcast: true,
             jitter_buffer_target: const { Whole::new(200) },
             jitter_buffer_max: const { Whole::new(1_000) },

@@ -12,6 +12,7 @@ use super::sections::{Container, Driver, Steering};
 use super::value::{Origin, Shards, Tcp, Upload, Whole};
 use crate::engine::caps::{Cap, Caps};
 use crate::engine::dtls::Identity;
+use crate::engine::keyframe::Pacing;
 use crate::engine::warnings::Thresholds;
 use crate::id::ShardId;
 use crate::record::Format;
@@ -86,6 +87,7 @@ impl Config {
             max_audio_slots: slots(self.file.rooms.max_audio_slots),
             caps: self.caps().shared_by(shards),
             thresholds: self.thresholds(),
+            keyframes: self.keyframes(),
         }
     }
 
@@ -96,6 +98,16 @@ impl Config {
             loss_percent: warnings.packet_loss.value() as f32,
             jitter_ms: warnings.jitter.value() as f32,
             latency_ms: warnings.latency.value() as f32,
+        }
+    }
+
+    /// How often publishers are asked for keyframes.
+    fn keyframes(&self) -> Pacing {
+        let interval = &self.file.webrtc.keyframe_interval;
+        let ms = |value: u64| Duration::from_millis(value);
+        Pacing {
+            high: ms(interval.high.value()),
+            low: ms(interval.low.value()),
         }
     }
 

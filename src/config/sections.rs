@@ -98,6 +98,8 @@ pub struct Webrtc {
     pub min_bitrate: BitsPerSecond,
     /// From where on a client is told that its connection is bad.
     pub warnings: Warnings,
+    /// How often a client is asked for a keyframe at most.
+    pub keyframe_interval: KeyframeInterval,
     /// Whether clients send several qualities of a picture.
     pub simulcast: bool,
     /// Delay a recording's jitter buffer aims at, in milliseconds.
@@ -122,6 +124,16 @@ pub struct Warnings {
     pub jitter: Milliseconds,
     /// Milliseconds.
     pub latency: Milliseconds,
+}
+
+/// Section `webrtc.keyframe_interval`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyframeInterval {
+    /// Of the largest layer of a video, or its only one, in milliseconds.
+    pub high: Whole<100, 60_000>,
+    /// Of the others, in milliseconds.
+    pub low: Whole<100, 60_000>,
 }
 
 /// One entry of `webrtc.ice_servers`, as in the browser's `RTCIceServer`.

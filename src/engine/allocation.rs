@@ -137,7 +137,7 @@ impl Engine {
                 continue;
             };
             if seat.is_left_out {
-                slot.aim(None, Before::Paused);
+                slot.aim(now, None, Before::Paused);
                 let news = slot.news(Reason::Paused);
                 told.extend(news.map(|(layer, reason)| (seat.track, layer, reason)));
                 track.handle_aim(key, seat.slot, slot.takes(), reach(track, seat));
@@ -151,7 +151,7 @@ impl Engine {
             let news = slot.news(grant.reason);
             told.extend(news.map(|(layer, reason)| (seat.track, layer, reason)));
             if is_left && playing.is_some_and(|rung| rung.bps > HOPELESS * budget.bps) {
-                slot.await_keyframe();
+                slot.await_keyframe(now);
             }
             track.handle_aim(key, seat.slot, slot.takes(), reach(track, seat));
         }
@@ -287,7 +287,7 @@ fn aim(now: Instant, slot: &mut Slot, track: &Track, seat: &Seat, rungs: &[Rung]
             rungs[usize::from(rung)]
         }
         None if grant.reason == Reason::Paused && !slot.lacks(now, PATIENCE) => *cheapest,
-        None => return slot.aim(None, Before::Paused),
+        None => return slot.aim(now, None, Before::Paused),
     };
     let Some(layer) = track.seen.at(rung.layer) else {
         return;
@@ -311,5 +311,5 @@ fn aim(now: Instant, slot: &mut Slot, track: &Track, seat: &Seat, rungs: &[Rung]
         layer: rung.layer,
         temporal: rung.temporal,
     };
-    slot.aim(Some(target), before);
+    slot.aim(now, Some(target), before);
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 pub use super::allocate::{Quality, Reason};
 pub use super::caps::{Cap, Caps};
 pub use super::codec::Size;
+pub use super::figures::{Fares, LayerFigures, PeerFigures, PublishFigures, WatchFigures};
 pub use super::warnings::{Severity, Trouble};
 use crate::id::{PeerId, RecordingNumber, RoomId, TrackId};
 
@@ -85,6 +86,11 @@ pub enum Command {
     Inspect {
         /// Which room.
         room: RoomId,
+    },
+    /// Tell how a peer is served. Answered by [`Event::Measured`].
+    Measure {
+        /// Which.
+        peer: PeerId,
     },
     /// The participant leaves; everything it held is freed.
     Leave {
@@ -220,6 +226,8 @@ pub enum Event {
         mid: String,
         /// The RIDs that need not be sent; none when all are wanted.
         rids: Vec<String>,
+        /// Likewise the spatial layers of a track that has its layers in one stream.
+        spatial_layers: Vec<u8>,
     },
     /// A track is gone.
     TrackUnpublished {
@@ -234,6 +242,13 @@ pub enum Event {
         room: RoomId,
         /// Its peers; none when this shard has no such room.
         peers: Vec<PeerReport>,
+    },
+    /// How a peer is served, as was asked.
+    Measured {
+        /// Which.
+        peer: PeerId,
+        /// That.
+        figures: Box<PeerFigures>,
     },
     /// ICE and DTLS are up: media flows.
     Connected {
@@ -266,12 +281,10 @@ pub struct PeerReport {
     pub remote: Option<SocketAddr>,
     /// Whether that is on TCP.
     pub is_tcp: bool,
-    /// What its path carries, as estimated, in bits per second; `None` while it watches nothing.
-    pub estimated_bps: Option<u64>,
     /// Its receiving m-lines.
     pub slots: usize,
-    /// Of those, where something plays.
-    pub watched: usize,
+    /// How it is served.
+    pub figures: PeerFigures,
 }
 
 /// What a track carries.

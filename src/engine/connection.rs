@@ -63,7 +63,7 @@ fn config(creds: IceCreds, identity: &Identity) -> RtcConfig {
         .set_sctp_max_buffered_amount(CHANNEL_SENDING_BYTES)
         .set_extension(extension::ID, extension::extension())
         .clear_codecs()
-        .enable_opus(true, false)
+        .enable_opus(true, true)
         .enable_vp8(true)
         .enable_vp9(true)
         .enable_h264(true)

@@ -295,7 +295,8 @@ impl Engine {
                     };
                     self.histories = self.histories.wrapping_add(1);
                     let history = HistoryId(self.histories);
-                    let track = Track::new(info.clone(), key, peer.room, line.mid, history);
+                    let (room, pacing) = (peer.room, self.options.keyframes);
+                    let track = Track::new(info.clone(), key, room, line.mid, history, pacing);
                     let track = self.tracks.insert_with(|_| track);
                     peer.lines[index].track = Some(track);
                     published.push((track, info));

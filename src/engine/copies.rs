@@ -11,7 +11,7 @@ use str0m::media::SenderFeedback;
 use str0m::rtp::RtpPacket;
 
 use super::arena::Key;
-use super::codec::{Codec, PayloadFacts};
+use super::codec::{Codec, PayloadFacts, red};
 use super::command::{Copying, Kind, Quality, TrackInfo};
 use super::room::Room;
 use super::track::Track;
@@ -142,11 +142,16 @@ impl Track {
         let is_taken = tap.takes(layer, wanted, facts.starts_keyframe);
         let asked = tap.ask(wanted).filter(|_| self.info.kind == Kind::Video);
         self.tap = Some(tap);
-        let codec = self
-            .format(packet.header.payload_type)
-            .and_then(|format| format.codec);
+        let format = self.format(packet.header.payload_type);
+        let codec = format.and_then(|format| format.codec);
         let (true, Some(codec)) = (is_taken, codec) else {
             return (None, asked);
+        };
+        let is_redundant = format.is_some_and(|format| format.pt != packet.header.payload_type);
+        let payload = match red::primary(&packet.payload) {
+            _ if !is_redundant || packet.payload.is_empty() => Arc::clone(&packet.payload),
+            Some(own) => own.into(),
+            None => return (None, asked),
         };
         let copied = CopiedPacket {
             recording: tap.copying.recording,
@@ -157,7 +162,7 @@ impl Track {
             seq: *packet.seq_no,
             timestamp: packet.header.timestamp,
             marker: packet.header.marker,
-            payload: Arc::clone(&packet.payload),
+            payload,
         };
         (Some(copied), asked)
     }

@@ -6,6 +6,7 @@ use super::Engine;
 use super::arena::Key;
 use super::command::{Event, Kind};
 use super::egress::feedback::{Disposition, Item, ReportBlock};
+use super::figures::Fares;
 use super::peer::Peer;
 use super::stats::Dropped;
 use super::subscription::clock_rate;
@@ -43,6 +44,7 @@ impl Engine {
                             if let Some((slot, track)) = self.track_in_slot(key, *ssrc)
                                 && let Some(layer) = self.layer_in_slot(key, slot)
                             {
+                                self.note_freeze(now, key, slot);
                                 self.want_keyframe(now, track, layer);
                             }
                         }
@@ -147,6 +149,14 @@ impl Engine {
         self.send_batch(key, first);
     }
 
+    /// A viewer asks for a keyframe of what plays: its picture stands still.
+    fn note_freeze(&mut self, now: Instant, key: Key<Peer>, slot: usize) {
+        let peer = self.peers.get_mut(key);
+        if let Some(slot) = peer.and_then(|peer| peer.slots.get_mut(slot)) {
+            slot.note_freeze(now);
+        }
+    }
+
     /// The layer that plays in a slot, or is to.
     fn layer_in_slot(&self, key: Key<Peer>, slot: usize) -> Option<u8> {
         let slot = self.peers.get(key)?.slots.get(slot)?;
@@ -164,9 +174,13 @@ impl Engine {
 /// What a client reports of one of its streams, for what it is told of its connection.
 fn note_report(peer: &mut Peer, block: &ReportBlock, rtt: Duration) {
     let slot = peer.send_side.slot_of(block.ssrc);
-    if let Some(slot) = slot.and_then(|slot| peer.slots.get(slot)) {
+    if let Some(slot) = slot.and_then(|slot| peer.slots.get_mut(slot)) {
         // Jitter comes in units of the stream's timestamps (RFC 3550 §6.4.1).
         let jitter_ms = block.jitter as f32 * 1e3 / clock_rate(slot.kind) as f32;
+        slot.fares = Some(Fares {
+            lost_permille: u32::from(block.fraction_lost) * 1000 / 256,
+            jitter_us: (jitter_ms * 1e3) as u32,
+        });
         peer.warnings
             .handle_report(block.fraction_lost, jitter_ms, rtt);
     }

@@ -15,24 +15,48 @@ pub struct Options {
     pub max_tries: u8,
 }
 
-impl Options {
-    /// For the smaller of several layers: many viewers come and go on it, and a big keyframe of it
-    /// is still a small one.
-    pub const SMALL_LAYER: Self = Self {
-        min_interval: Duration::from_secs(1),
-        ..Self::LAYER
-    };
-    /// For the biggest layer, or the only one.
-    pub const LAYER: Self = Self {
-        min_interval: Duration::from_millis(500),
-        max_interval: Duration::from_secs(2),
-        max_tries: 8,
-    };
+/// What publishers are asked for keyframes at most, by layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pacing {
+    /// Shortest time between two requests for the biggest layer of a video, or its only one.
+    pub high: Duration,
+    /// Likewise for a smaller one: many viewers come and go on it, and a big keyframe of it is
+    /// still a small one.
+    pub low: Duration,
+}
+
+/// A request that is not answered is sent again at least this often, unless requests are further
+/// apart than that.
+const MAX_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often a request is sent to a publisher that does not answer.
+const MAX_TRIES: u8 = 8;
+
+impl Default for Pacing {
+    fn default() -> Self {
+        Self {
+            high: Duration::from_millis(500),
+            low: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Pacing {
+    /// For the biggest layer, or a smaller one.
+    #[must_use]
+    pub fn of(self, is_biggest: bool) -> Options {
+        let min_interval = if is_biggest { self.high } else { self.low };
+        Options {
+            min_interval,
+            max_interval: MAX_INTERVAL.max(min_interval),
+            max_tries: MAX_TRIES,
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self::LAYER
+        Pacing::default().of(true)
     }
 }
 
@@ -232,16 +256,28 @@ mod tests {
             (50, What::Keyframe),
             (60, What::Request),
         ];
-        let sent = run(Options::SMALL_LAYER, &happenings, 6000);
+        let pacing = Pacing::default();
+        let sent = run(pacing.of(false), &happenings, 6000);
         assert_eq!(sent, [0, 1000, 2000, 4000, 6000]);
-        let mut requests = KeyframeRequests::new(Options::SMALL_LAYER);
+        let mut requests = KeyframeRequests::new(pacing.of(false));
         let start = origin();
         requests.request(start);
         assert!(requests.poll(start));
         requests.keyframe_seen();
-        requests.set_options(Options::LAYER);
+        requests.set_options(pacing.of(true));
         requests.request(start);
         assert_eq!(requests.wakeup(), Some(start + Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn publishers_are_asked_as_often_as_configured() {
+        let pacing = Pacing {
+            high: Duration::from_millis(200),
+            low: Duration::from_secs(5),
+        };
+        let never = [(0, What::Request)];
+        assert_eq!(run(pacing.of(true), &never, 1500), [0, 200, 600, 1400]);
+        assert_eq!(run(pacing.of(false), &never, 11_000), [0, 5000, 10_000]);
     }
 
     proptest! {

@@ -212,6 +212,13 @@ impl Layers {
         all.map(|seen| seen.rate.measured(now, temporal)).sum()
     }
 
+    /// What arrives of a layer alone, in bits per second.
+    #[must_use]
+    pub fn own_bps(&self, now: Instant, layer: u8) -> u64 {
+        let seen = self.seen.get(usize::from(layer));
+        seen.map_or(0, |seen| seen.rate.measured(now, u8::MAX))
+    }
+
     /// Frames per second of late, a low estimate.
     #[must_use]
     pub fn frame_rate(&self, layer: u8) -> Option<f32> {
@@ -258,8 +265,10 @@ impl Layers {
         match self.layering {
             Layering::Simulcast => self.seen[index].size = Some(sizes[0]),
             Layering::Spatial | Layering::Keyed => {
-                for (seen, size) in self.seen.iter_mut().zip(sizes) {
-                    seen.size = (size.pixels() > 0).then_some(size);
+                // What a publisher leaves out for a while comes back as big as it was.
+                let told = self.seen.iter_mut().zip(sizes);
+                for (seen, size) in told.filter(|(_, size)| size.pixels() > 0) {
+                    seen.size = Some(size);
                 }
             }
         }

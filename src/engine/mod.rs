@@ -20,6 +20,7 @@ pub mod egress;
 #[cfg(debug_assertions)]
 pub mod export;
 mod feedback;
+pub mod figures;
 mod hearing;
 mod inspect;
 mod intake;
@@ -28,6 +29,7 @@ pub mod layers;
 pub mod limits;
 mod lines;
 mod negotiation;
+mod options;
 mod pacing;
 mod peer;
 pub mod replay;
@@ -63,47 +65,20 @@ use str0m::{Event as RtcEvent, IceConnectionState, RtcError};
 
 use crate::id::{PeerId, RoomId, ShardId};
 use arena::{Arena, Key};
-use caps::{Caps, Meter};
+use caps::Meter;
 use command::{CloseReason, Command, Event, Spared};
 use copies::Copied;
 use credentials::Credentials;
 use deadline::Deadlines;
 use demux::Demux;
-use dtls::Identity;
 use egress::clock::WallClock;
 use egress::feedback::Feedback;
 use egress::packet::Batch;
+pub use options::Options;
 use peer::Peer;
 use room::Room;
 use stats::Stats;
 use track::Track;
-use warnings::Thresholds;
-
-/// What an engine is told once, at start-up.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Which shard this engine decides for.
-    pub shard: ShardId,
-    /// How many shards there are.
-    pub shards: u16,
-    /// The host candidates every answer carries: where clients can reach this server.
-    pub candidates: Arc<[SocketAddr]>,
-    /// Likewise on TCP (RFC 6544, passive), on a port that no UDP candidate has.
-    pub tcp_candidates: Arc<[SocketAddr]>,
-    /// The process's certificate and crypto provider, the same for every shard.
-    pub identity: Identity,
-    /// Where the engine's own randomness (ICE credentials) starts. Secret in production,
-    /// fixed in a simulation.
-    pub seed: [u8; 32],
-    /// Receiving video m-lines the server asks of one client, at most.
-    pub max_video_slots: u8,
-    /// Receiving audio m-lines the server asks of one client, at most.
-    pub max_audio_slots: u8,
-    /// How much media may come in.
-    pub caps: Caps,
-    /// When clients are told that their connection is bad.
-    pub thresholds: Thresholds,
-}
 
 /// One received datagram.
 #[derive(Debug, Clone, Copy)]
@@ -285,7 +260,8 @@ impl Engine {
             Command::Leave { peer } => self.leave(now, peer),
             Command::Record { room, copying } => self.record(now, &room, copying),
             Command::RenewRecorded { track } => self.renew_recorded(now, track),
-            Command::Inspect { room } => self.inspect(room),
+            Command::Inspect { room } => self.inspect(now, room),
+            Command::Measure { peer } => self.measure(now, peer),
         }
         self.settle(now);
     }

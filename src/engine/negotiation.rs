@@ -10,6 +10,9 @@ use super::command::{Kind, Refusal};
 use super::limits::{OFFER_BYTES, PEER_MEDIA_LINES};
 use super::peer::Peer;
 
+/// Where payload types begin in an m-line (RFC 8866 §5.14).
+const FIRST_PT: usize = 3;
+
 /// An answered offer.
 #[derive(Debug)]
 pub(crate) struct Answered {
@@ -59,7 +62,8 @@ pub(crate) fn answer(
     peer.remote_ufrag = remote_ufrag;
     peer.remote_fingerprint = attribute(sdp, "fingerprint").map(str::to_owned);
 
-    let mut sdp = without_candidate_ufrags(&answer.to_sdp_string());
+    let answer = without_candidate_ufrags(&answer.to_sdp_string());
+    let mut sdp = in_order_of_offer(sdp, &answer);
     if restarts {
         let ours = spare();
         let drawn = peer.replace_credentials(ours.clone()).map_err(bad_offer)?;
@@ -138,6 +142,37 @@ fn without_candidate_ufrags(sdp: &str) -> String {
     text
 }
 
+/// Puts the payload types of sound in the order of the offer: a client that offers redundancy
+/// (RED) sends it where that comes first, and whether to is its choice. str0m puts it first always.
+fn in_order_of_offer(offer: &str, answer: &str) -> String {
+    let mut offered = offer.lines().filter(|line| line.starts_with("m="));
+    let mut text = String::with_capacity(answer.len());
+    for line in answer.lines() {
+        let theirs = line.starts_with("m=").then(|| offered.next()).flatten();
+        match theirs.filter(|_| line.starts_with("m=audio ")) {
+            Some(theirs) => text.push_str(&sorted_like(theirs, line)),
+            None => text.push_str(line),
+        }
+        text.push_str("\r\n");
+    }
+    text
+}
+
+/// An m-line with its payload types in the order that another one has them.
+fn sorted_like(theirs: &str, line: &str) -> String {
+    let mut fields: Vec<&str> = line.split(' ').collect();
+    let place = |pt: &&str| {
+        theirs
+            .split(' ')
+            .skip(FIRST_PT)
+            .position(|other| other == *pt)
+    };
+    if let Some(pts) = fields.get_mut(FIRST_PT..) {
+        pts.sort_by_key(|pt| place(pt).unwrap_or(usize::MAX));
+    }
+    fields.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +182,19 @@ mod tests {
         let sdp = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=ice-ufrag:abcd\r\n";
         assert_eq!(attribute(sdp, "ice-ufrag"), Some("abcd"));
         assert_eq!(attribute(sdp, "ice-pwd"), None);
+    }
+
+    #[test]
+    fn payload_types_of_sound_stay_in_the_order_of_the_offer() {
+        let offer = "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111 63 9\r\n";
+        let answer = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 97 96\r\na=mid:0\r\n\
+                      m=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\n";
+        let ordered = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 97 96\r\na=mid:0\r\n\
+                       m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n";
+        assert_eq!(in_order_of_offer(offer, answer), ordered);
+        let prefers = offer.replace("111 63", "63 111");
+        assert_eq!(in_order_of_offer(&prefers, answer), answer);
+        assert_eq!(in_order_of_offer("", answer), answer);
     }
 
     #[test]

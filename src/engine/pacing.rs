@@ -112,7 +112,7 @@ impl Peer {
         desk.stats.padding += self.send_side.pad(desk.now, desk.at, left, desk.batch);
         let keeps_up = self.waiting.packets.len() <= WAITING_PACKETS;
         if !keeps_up {
-            self.drop_waiting(desk.stats);
+            self.drop_waiting(desk.now, desk.stats);
         }
         keeps_up
     }
@@ -157,11 +157,11 @@ impl Peer {
     }
 
     /// Too much waits to be of use. What plays goes on with keyframes.
-    fn drop_waiting(&mut self, stats: &mut Stats) {
+    fn drop_waiting(&mut self, now: Instant, stats: &mut Stats) {
         while let Some((slot, ..)) = self.waiting.pop() {
             stats.dropped.add(Dropped::PacerFull);
             if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
-                slot.await_keyframe();
+                slot.await_keyframe(now);
             }
         }
     }

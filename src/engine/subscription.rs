@@ -8,13 +8,14 @@ use str0m::rtp::{SeqNo, Ssrc};
 
 use super::allocate::{Before, Reason};
 use super::arena::Key;
-use super::codec::{Codec, PayloadFacts};
+use super::codec::{Codec, PayloadFacts, red};
 use super::command::Kind;
 use super::egress::extension::PacketExtensions;
 use super::egress::history::StoredId;
 use super::egress::packet;
 use super::egress::patch::HeadPatch;
 use super::egress::send_side::Leaving;
+use super::figures::{Fares, Freezes};
 use super::layers::Layering;
 use super::rewriter::{Incoming, Outgoing, Rewriter};
 use super::selector::{Selector, Target, Verdict};
@@ -42,6 +43,8 @@ pub(crate) struct Slot {
     rewriter: Rewriter,
     /// Likewise the numbers in dependency descriptors.
     frames: FrameNumbers,
+    /// How what leaves in it arrives, by the client's latest report.
+    pub(crate) fares: Option<Fares>,
     /// What plays in it.
     playing: Option<Subscription>,
 }
@@ -59,6 +62,8 @@ struct Subscription {
     lacks_since: Option<Instant>,
     /// Which decode targets the viewer's decoder was told last that it gets.
     told_targets: Option<u32>,
+    /// When its picture stood still.
+    freezes: Freezes,
     /// The publisher's payload type of the last packet and ours for it.
     translated: Option<(Pt, Option<Format>)>,
 }
@@ -101,6 +106,8 @@ pub(crate) struct Format {
     pub(crate) pt: Pt,
     /// Of its resends; `None` when RTX was not negotiated.
     pub(crate) rtx_pt: Option<Pt>,
+    /// The publisher sends it with redundancy (RED), which this viewer does not take.
+    strips: bool,
 }
 
 /// A packet as the slot sends it.
@@ -114,6 +121,8 @@ pub(crate) struct Forward {
     descriptor: Option<Vec<u8>>,
     /// It carries nothing, but its number was promised.
     pub(crate) is_filler: bool,
+    /// Bytes at the head of its payload that are left out.
+    skipped: usize,
 }
 
 /// Until it is known what there is to choose from, what comes first plays.
@@ -135,6 +144,7 @@ impl Slot {
             accepts: Vec::new(),
             rewriter: Rewriter::new(first_seq(ssrc), *ssrc, clock_rate(kind)),
             frames: FrameNumbers::default(),
+            fares: None,
             playing: None,
         }
     }
@@ -195,13 +205,17 @@ impl Slot {
                 told: None,
                 lacks_since: None,
                 told_targets: None,
+                freezes: Freezes::default(),
                 translated: None,
             }
         });
     }
 
     /// What plays is to pass like this.
-    pub(crate) fn aim(&mut self, target: Option<Target>, granted: Before) {
+    pub(crate) fn aim(&mut self, now: Instant, target: Option<Target>, granted: Before) {
+        if target.is_none() {
+            self.note_freeze(now);
+        }
         if let Some(playing) = &mut self.playing {
             playing.selector.set_target(target);
             playing.granted = granted;
@@ -235,8 +249,29 @@ impl Slot {
         }
     }
 
+    /// Why what plays is not better, as its viewer was told.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        let (_, reason) = self.playing.as_ref()?.told?;
+        Some(reason)
+    }
+
+    /// When the picture of what plays stood still.
+    pub(crate) fn freezes(&self) -> Freezes {
+        let playing = self.playing.as_ref();
+        playing.map_or_else(Freezes::default, |playing| playing.freezes)
+    }
+
+    /// The picture of what plays stands still until a keyframe leaves, if it has begun.
+    pub(crate) fn note_freeze(&mut self, now: Instant) {
+        let playing = self.playing.as_mut();
+        if let Some(playing) = playing.filter(|playing| playing.selector.live().is_some()) {
+            playing.freezes.begin(now);
+        }
+    }
+
     /// Nothing passes before the next keyframe of what plays.
-    pub(crate) fn await_keyframe(&mut self) {
+    pub(crate) fn await_keyframe(&mut self, now: Instant) {
+        self.note_freeze(now);
         if let Some(playing) = &mut self.playing {
             playing.selector.restart();
         }
@@ -297,10 +332,18 @@ impl Slot {
                 None => self.rewriter.switch(),
             }
         }
+        if playing.freezes.is_frozen() && packet.facts.starts_keyframe {
+            playing.freezes.end(packet.arrived);
+        }
         let incoming = Incoming {
             seq: packet.seq.into(),
             timestamp: packet.timestamp,
             vp8: packet.facts.vp8,
+        };
+        let skipped = match red::primary(&packet.payload) {
+            _ if !format.strips || packet.payload.is_empty() => 0,
+            Some(own) => packet.payload.len() - own.len(),
+            None => return Err(Dropped::CodecNotNegotiated),
         };
         let left_out = if packet.payload.is_empty() {
             Some(Dropped::Padding)
@@ -323,6 +366,7 @@ impl Slot {
             }),
             descriptor: frame.and_then(|frame| playing.mask(frame)),
             is_filler: left_out.is_some(),
+            skipped,
         })
     }
 }
@@ -368,7 +412,11 @@ impl Forward {
                 seq: *rewritten.seq,
                 timestamp: rewritten.timestamp,
                 marker: packet.marker,
-                payload: if self.is_filler { &[] } else { &packet.payload },
+                payload: if self.is_filler {
+                    &[]
+                } else {
+                    &packet.payload[self.skipped..]
+                },
                 patch,
                 extensions: PacketExtensions {
                     audio_level: packet.audio_level,
@@ -420,13 +468,18 @@ impl Subscription {
         {
             return translated;
         }
-        let translated = track
-            .format(pt)
+        let theirs = track.format(pt);
+        let is_redundant = theirs.is_some_and(|format| format.pt != pt);
+        let translated = theirs
             .and_then(|format| ours.match_params(format.params))
             .filter(|params| accepts.contains(&params.pt()))
-            .map(|params| Format {
-                pt: params.pt(),
-                rtx_pt: params.resend(),
+            .map(|params| {
+                let redundant = params.red().filter(|_| is_redundant);
+                Format {
+                    pt: redundant.unwrap_or(params.pt()),
+                    rtx_pt: params.resend(),
+                    strips: is_redundant && redundant.is_none(),
+                }
             });
         self.translated = Some((pt, translated));
         translated

@@ -12,7 +12,7 @@ use super::command::TrackInfo;
 use super::copies::Tap;
 use super::egress::clock::StreamClock;
 use super::egress::history::{HistoryId, StoredId, TrackHistory};
-use super::keyframe::{self, KeyframeRequests};
+use super::keyframe::{KeyframeRequests, Pacing};
 use super::layers::{Layering, Layers};
 use super::limits::TRACK_LAYERS;
 use super::peer::Peer;
@@ -21,6 +21,10 @@ use super::room::Room;
 use super::speakers::Loudness;
 use super::svc;
 use super::wanted::Wanted;
+
+/// Of a stream with layers in it those up to this place are always wanted: a publisher that sent
+/// one of them only would send a stream without layers, of which nobody knows what it could have.
+const LEAST_SPATIAL: u8 = 1;
 
 /// What a peer publishes in one m-line.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub(crate) struct Track {
     formats: Vec<Format>,
     /// How it is copied for a recorder.
     pub(super) tap: Option<Tap>,
+    /// How often its publisher is asked for keyframes.
+    pacing: Pacing,
 }
 
 /// One encoding of a track.
@@ -85,7 +91,7 @@ pub(crate) struct Watcher {
 /// One payload type of a publisher.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Format {
-    pt: Pt,
+    pub(crate) pt: Pt,
     /// To find the same format among a subscriber's payload types.
     pub(crate) params: PayloadParams,
     /// What its payload means; `None` when it is forwarded without being read.
@@ -130,6 +136,7 @@ impl Track {
         room: Key<Room>,
         mid: Mid,
         history: HistoryId,
+        pacing: Pacing,
     ) -> Self {
         Self {
             info,
@@ -145,6 +152,7 @@ impl Track {
             history: TrackHistory::new(history),
             formats: Vec::new(),
             tap: None,
+            pacing,
         }
     }
 
@@ -158,7 +166,7 @@ impl Track {
                     clock: None,
                     descriptors: svc::Reader::default(),
                     replay: Replay::default(),
-                    keyframes: KeyframeRequests::new(keyframe::Options::default()),
+                    keyframes: KeyframeRequests::new(self.pacing.of(true)),
                 });
                 self.layers.len() - 1
             }
@@ -191,11 +199,13 @@ impl Track {
     /// Up to which place its layers make sense to anybody; `None` when all do.
     pub(crate) fn reach(&self) -> Option<u8> {
         let top = self.seen.places().checked_sub(1)?;
-        if self.is_svc() || self.tap.is_some() {
+        if self.tap.is_some() {
             return None;
         }
         let reach = self.watchers.iter().map(|watcher| watcher.reach).max();
-        Some(reach.unwrap_or(0)).filter(|reach| *reach < top)
+        let least = if self.is_svc() { LEAST_SPATIAL } else { 0 };
+        let reach = reach.unwrap_or(0).max(least);
+        Some(reach).filter(|reach| *reach < top)
     }
 
     /// Asks less often for keyframes of the smaller layers; of use after their order changed.
@@ -203,13 +213,8 @@ impl Track {
         let top = self.seen.live().next_back();
         let top = top.map(|top| self.stream_of(top));
         for (layer, index) in self.layers.iter_mut().zip(0..) {
-            layer
-                .keyframes
-                .set_options(if top.is_none_or(|top| top == index) {
-                    keyframe::Options::LAYER
-                } else {
-                    keyframe::Options::SMALL_LAYER
-                });
+            let is_biggest = top.is_none_or(|top| top == index);
+            layer.keyframes.set_options(self.pacing.of(is_biggest));
         }
     }
 
@@ -226,7 +231,8 @@ impl Track {
 
     /// The format of one of the publisher's payload types.
     pub(crate) fn format(&self, pt: Pt) -> Option<&Format> {
-        self.formats.iter().find(|format| format.pt == pt)
+        let mut formats = self.formats.iter();
+        formats.find(|format| format.pt == pt || format.params.red() == Some(pt))
     }
 
     /// When a keyframe request is due, over all layers, or speech is over.

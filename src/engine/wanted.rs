@@ -67,7 +67,8 @@ impl Engine {
                     peer: id,
                     track: track.info.id,
                     mid: track.mid.to_string(),
-                    rids: unwanted(track, reach),
+                    rids: unwanted_rids(track, reach),
+                    spatial_layers: unwanted_spatial(track, reach),
                 };
                 self.tell(event);
             }
@@ -75,8 +76,16 @@ impl Engine {
     }
 }
 
+/// The spatial layers above a place of a track that has them in one stream.
+fn unwanted_spatial(track: &Track, reach: Option<u8>) -> Vec<u8> {
+    let Some(reach) = reach.filter(|_| track.is_svc()) else {
+        return Vec::new();
+    };
+    (reach + 1..track.seen.places()).collect()
+}
+
 /// The RIDs of a track above a place.
-fn unwanted(track: &Track, reach: Option<u8>) -> Vec<String> {
+fn unwanted_rids(track: &Track, reach: Option<u8>) -> Vec<String> {
     let layers = track.layers.iter().zip(0..);
     let above = layers.filter(|(_, layer)| {
         let place = track.seen.place(*layer);

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::figures::Fares;
+
 /// What is bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trouble {
@@ -60,6 +62,8 @@ const TOLD_AGAIN: Duration = Duration::from_secs(2);
 pub struct Warnings {
     /// Smoothed, by kind; bandwidth is not.
     values: [f32; 3],
+    /// The round trip as of the last report.
+    rtt: Option<Duration>,
     /// How much is held back for want of bandwidth.
     held_back: Severity,
     /// What was told last of each kind, and when.
@@ -78,6 +82,7 @@ impl Default for Warnings {
     fn default() -> Self {
         Self {
             values: [0.0; 3],
+            rtt: None,
             held_back: Severity::Over,
             told: [(Severity::Over, None); 4],
         }
@@ -87,11 +92,28 @@ impl Default for Warnings {
 impl Warnings {
     /// A receiver report came about one of the client's streams.
     pub fn handle_report(&mut self, lost_256ths: u8, jitter_ms: f32, rtt: Duration) {
+        self.rtt = Some(rtt);
         let loss = f32::from(lost_256ths) * 100.0 / 256.0;
         let now = [loss, jitter_ms, rtt.as_secs_f32() * 1e3];
         for (value, now) in self.values.iter_mut().zip(now) {
             *value += (now - *value) * WEIGHT;
         }
+    }
+
+    /// How the client fares by its reports, smoothed; `None` until one has come.
+    #[must_use]
+    pub fn fares(&self) -> Option<Fares> {
+        let [loss_percent, jitter_ms, _] = self.values;
+        self.rtt.map(|_| Fares {
+            lost_permille: (loss_percent * 10.0).round() as u32,
+            jitter_us: (jitter_ms * 1e3).round() as u32,
+        })
+    }
+
+    /// The round trip to it, likewise.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
     }
 
     /// How much of what the client watches is held back for want of bandwidth.

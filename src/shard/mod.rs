@@ -425,6 +425,7 @@ mod tests {
             max_audio_slots: 4,
             caps: engine::caps::Caps::NONE,
             thresholds: Default::default(),
+            keyframes: Default::default(),
         }
     }
 

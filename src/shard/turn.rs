@@ -530,6 +530,7 @@ mod tests {
                     max_audio_slots: 2,
                     caps: engine::caps::Caps::NONE,
                     thresholds: Default::default(),
+                    keyframes: Default::default(),
                 },
                 socket,
                 feedback: feedback.next(),

@@ -475,6 +475,7 @@ fn whose(event: &Event, directory: &Directory) -> Option<PeerId> {
         | Event::Sent { peer, .. }
         | Event::Unwanted { peer, .. }
         | Event::Warning { peer, .. }
+        | Event::Measured { peer, .. }
         | Event::Connected { peer }
         | Event::Closed { peer, .. } => *peer,
         Event::TrackPublished { track, .. } => track.id.peer,

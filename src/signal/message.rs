@@ -17,6 +17,7 @@ use crate::record::manifest::EndReason;
 use crate::signal::directory;
 use crate::signal::problem::Code;
 use crate::signal::quality::{ReasonName, SeverityName, TroubleName};
+use crate::signal::service::Service;
 
 /// What a client calls its message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -184,6 +185,9 @@ pub enum ServerMessage {
         mid: String,
         /// Their RIDs; all others are wanted.
         rids: Vec<String>,
+        /// Likewise the spatial layers of a track that has its layers in one stream.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        spatial_layers: Vec<u8>,
     },
     /// The client's connection has become bad, worse or better.
     QualityWarning {
@@ -193,6 +197,15 @@ pub enum ServerMessage {
         value: u32,
         /// How bad that is.
         severity: SeverityName,
+    },
+    /// How the client is served, as it asked.
+    Stats {
+        /// That.
+        #[serde(flatten)]
+        service: Service,
+        /// The `ref` of the request.
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<Reference>,
     },
     /// The client reads its data channels too slowly: messages to it were dropped.
     DataLost {

@@ -37,6 +37,7 @@ pub mod relay;
 pub mod request;
 pub mod resume;
 pub mod screen;
+pub mod service;
 pub mod session;
 pub mod sockets;
 pub mod stay;

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::engine::command::{Reason, Severity, Trouble};
 use crate::id::{PeerId, TrackId};
@@ -28,12 +29,18 @@ impl ServerMessage {
 
     /// Which encodings of a track nobody watches.
     #[must_use]
-    pub fn unwanted_layers(track: TrackId, mid: String, rids: Vec<String>) -> Self {
+    pub fn unwanted_layers(
+        track: TrackId,
+        mid: String,
+        rids: Vec<String>,
+        spatial_layers: Vec<u8>,
+    ) -> Self {
         let track_id = Shown(track);
         Self::UnwantedLayers {
             track_id,
             mid,
             rids,
+            spatial_layers,
         }
     }
 
@@ -96,7 +103,7 @@ impl From<Severity> for SeverityName {
 }
 
 /// [`Reason`] on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReasonName {
     /// The path to the client carries no more.
@@ -137,9 +144,19 @@ mod tests {
                     "reason":"viewport"}"#,
             ),
             (
-                ServerMessage::unwanted_layers(track, "3".to_owned(), vec!["f".to_owned()]),
+                ServerMessage::unwanted_layers(
+                    track,
+                    "3".to_owned(),
+                    vec!["f".to_owned()],
+                    Vec::new(),
+                ),
                 r#"{"type":"unwanted-layers","trackId":"t_000000000000002a_1","mid":"3",
                     "rids":["f"]}"#,
+            ),
+            (
+                ServerMessage::unwanted_layers(track, "3".to_owned(), Vec::new(), vec![2]),
+                r#"{"type":"unwanted-layers","trackId":"t_000000000000002a_1","mid":"3",
+                    "rids":[],"spatialLayers":[2]}"#,
             ),
             (
                 ServerMessage::warning(Trouble::PacketLoss, 12, Severity::Critical),

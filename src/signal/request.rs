@@ -108,6 +108,8 @@ pub enum ClientMessage {
         /// Tracks of others in the room.
         track_ids: Vec<String>,
     },
+    /// How is the client served? Answered by `stats`.
+    Stats,
     /// How a track, or every track, should be sent to this client.
     UpdateQuality {
         /// The room joined, for clients that send it.
@@ -425,6 +427,7 @@ mod tests {
                 },
             ),
             (r#"{"type":"ping","at":17}"#, ClientMessage::Ping),
+            (r#"{"type":"stats"}"#, ClientMessage::Stats),
             (
                 r#"{"type":"subscribe","trackIds":["t"]}"#,
                 ClientMessage::Subscribe {

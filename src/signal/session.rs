@@ -227,6 +227,8 @@ impl Session {
             drop(self.step_out(LeaveReason::NoPlace, directory));
         } else if let (Command::Offer { .. }, Some(stay)) = (command, &mut self.stay) {
             stay.handle_undelivered_offer();
+        } else if let (Command::Measure { .. }, Some(stay)) = (command, &mut self.stay) {
+            stay.handle_undelivered_question();
         }
         let problem = Problem::new(Code::ServerBusy, "the server is busy; try again soon");
         self.explain(problem, reference)
@@ -1559,6 +1561,7 @@ mod tests {
                 | Command::Subscribe { peer, .. }
                 | Command::Show { peer, .. }
                 | Command::CapQuality { peer, .. }
+                | Command::Measure { peer }
                 | Command::Candidate { peer, .. } => {
                     assert_eq!(there.get(peer), Some(&true));
                 }

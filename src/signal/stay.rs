@@ -20,6 +20,8 @@ pub struct Stay {
     screen: ScreenShare,
     /// The references of the offers that are neither answered nor refused, oldest first.
     offers: VecDeque<Option<Reference>>,
+    /// The references of the questions for figures that are not answered, oldest first.
+    questions: VecDeque<Option<Reference>>,
     /// What plays in each receiving m-line, for a client that lost its socket and comes back.
     slots: BTreeMap<String, Option<Playing>>,
     /// The receiving m-lines last asked for, likewise.
@@ -32,6 +34,10 @@ pub struct Stay {
 /// its refusal comes without a `ref`.
 const MAX_OPEN_OFFERS: usize = 32;
 
+/// Questions for figures that may wait for an answer. One more is refused with `server-busy`: its
+/// sender asks faster than its shard answers.
+const MAX_OPEN_QUESTIONS: usize = 8;
+
 impl Stay {
     /// A stay that has offered nothing.
     #[must_use]
@@ -43,6 +49,7 @@ impl Stay {
             sources: BTreeMap::new(),
             screen: ScreenShare::default(),
             offers: VecDeque::new(),
+            questions: VecDeque::new(),
             slots: BTreeMap::new(),
             requested: None,
             resume: ResumeToken::draw(peer),
@@ -81,6 +88,26 @@ impl Stay {
     /// Takes in the fact that the latest offer never reached the shard.
     pub fn handle_undelivered_offer(&mut self) {
         self.offers.pop_back();
+    }
+
+    /// Takes in a question for figures, and makes it a command; `None` when too many wait.
+    pub fn handle_question(&mut self, reference: Option<Reference>) -> Option<Command> {
+        let has_place = self.questions.len() < MAX_OPEN_QUESTIONS;
+        has_place.then(|| {
+            self.questions.push_back(reference);
+            Command::Measure { peer: self.peer }
+        })
+    }
+
+    /// Takes in the fact that the shard has answered the oldest question. Returns what its sender
+    /// called it.
+    pub fn handle_figures(&mut self) -> Option<Reference> {
+        self.questions.pop_front().flatten()
+    }
+
+    /// Takes in the fact that the latest question never reached the shard.
+    pub fn handle_undelivered_question(&mut self) {
+        self.questions.pop_back();
     }
 
     /// Takes in what an answer says plays in every slot there is.

@@ -74,6 +74,7 @@ pub(crate) fn run(input: &[u8], offers: &[String]) {
             max_audio_slots: 3,
             caps: crate::engine::caps::Caps::NONE,
             thresholds: Default::default(),
+            keyframes: Default::default(),
         };
         Engine::new(now, clock::SINCE_EPOCH, options)
     };

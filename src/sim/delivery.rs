@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::client;
 use super::trace::{Class, Fact, Who};
 use super::world::{Steering, World};
-use crate::engine::command::{Command, Event, Slot};
+use crate::engine::command::{Command, Event, PeerFigures, Slot};
 use crate::engine::{Arrival, Datagram, Handoff, Output};
 use crate::id::{PeerId, ShardId};
 
@@ -212,8 +212,18 @@ impl World {
                 }
                 return;
             }
-            Event::Unwanted { track, rids, .. } => {
+            Event::Unwanted {
+                track,
+                rids,
+                spatial_layers,
+                ..
+            } => {
                 self.unwanted.insert(*track, rids.clone());
+                self.unwanted_spatial.insert(*track, spatial_layers.clone());
+                return;
+            }
+            Event::Measured { peer, figures } => {
+                self.measured.insert(*peer, PeerFigures::clone(figures));
                 return;
             }
             Event::TrackUnpublished { .. } | Event::Inspected { .. } => return,

@@ -79,6 +79,9 @@ pub(crate) struct Link {
     /// When the last datagram arrives: the next one does not overtake it.
     last_arrival: Instant,
     counts: LinkCounts,
+    began: Instant,
+    /// Bytes sent into it in each tenth of a second since it was made.
+    tenths: Vec<usize>,
 }
 
 impl Link {
@@ -90,7 +93,22 @@ impl Link {
             busy_until: now,
             last_arrival: now,
             counts: LinkCounts::default(),
+            began: now,
+            tenths: Vec::new(),
         }
+    }
+
+    /// The most that was sent into it within so many tenths of a second, in bits per second, of all
+    /// that begin at `from` or later.
+    pub(crate) fn busiest(&self, from: Instant, tenths: usize) -> u64 {
+        let first = self.tenth(from) + 1;
+        let spans = self.tenths.get(first..).unwrap_or_default().windows(tenths);
+        let most = spans.map(|span| span.iter().sum::<usize>()).max();
+        most.unwrap_or(0) as u64 * 80 / tenths as u64
+    }
+
+    fn tenth(&self, at: Instant) -> usize {
+        (at.saturating_duration_since(self.began).as_millis() / 100) as usize
     }
 
     /// Changes how datagrams sent from here on are treated.
@@ -101,6 +119,11 @@ impl Link {
     /// When a datagram sent now arrives: never, once or twice.
     pub(crate) fn send(&mut self, now: Instant, bytes: &[u8]) -> [Option<Instant>; 2] {
         self.counts.sent += 1;
+        let tenth = self.tenth(now);
+        if self.tenths.len() <= tenth {
+            self.tenths.resize(tenth + 1, 0);
+        }
+        self.tenths[tenth] += bytes.len();
         let dtls = matches!(bytes.first(), Some(20..=63));
         let Some(departure) = self.pass_queue(now, if dtls { DTLS_BYTES } else { bytes.len() })
         else {

@@ -22,7 +22,7 @@ use super::publish::Publish;
 use super::trace::{Entry, Fact, Who};
 use crate::engine::allocate::Reason;
 use crate::engine::caps::Caps;
-use crate::engine::command::{CloseReason, Command, Event, TrackInfo};
+use crate::engine::command::{CloseReason, Command, Event, PeerFigures, TrackInfo};
 use crate::engine::{Engine, Options};
 use crate::id::{PeerId, RoomId, ShardId, TrackId};
 /// Steps at one instant after which time is said to stand still.
@@ -124,6 +124,10 @@ pub(crate) struct World {
     pub(crate) told: BTreeMap<(PeerId, TrackId), (Option<u8>, Reason)>,
     /// The RIDs of each track whose publisher was told that nobody watches them.
     pub(crate) unwanted: BTreeMap<TrackId, Vec<String>>,
+    /// Likewise the spatial layers.
+    pub(crate) unwanted_spatial: BTreeMap<TrackId, Vec<u8>>,
+    /// How each peer was served when that was asked last.
+    pub(crate) measured: BTreeMap<PeerId, PeerFigures>,
     /// Every peer an engine closed.
     pub(crate) closed: Vec<(PeerId, CloseReason)>,
     /// Events for peers the world does not know: nobody should get any.
@@ -167,6 +171,7 @@ impl World {
                 max_audio_slots: setup.max_audio_slots,
                 caps: setup.caps,
                 thresholds: Default::default(),
+                keyframes: Default::default(),
             };
             Shard {
                 engine: Engine::new(now, clock::SINCE_EPOCH, options),
@@ -180,6 +185,8 @@ impl World {
             speakers: BTreeMap::new(),
             told: BTreeMap::new(),
             unwanted: BTreeMap::new(),
+            unwanted_spatial: BTreeMap::new(),
+            measured: BTreeMap::new(),
             closed: Vec::new(),
             strays: Vec::new(),
             trace: None,
@@ -265,6 +272,13 @@ impl World {
     pub(crate) fn queue_down(&self, index: usize) -> Duration {
         let seat = self.seats[index].as_ref().expect("the client is here");
         seat.down.queue(self.now)
+    }
+
+    /// The most that was sent to a client within two seconds that began then or later, in bits per
+    /// second.
+    pub(crate) fn busiest_down(&self, index: usize, from: Duration) -> u64 {
+        let seat = self.seats[index].as_ref().expect("the client is here");
+        seat.down.busiest(self.began + from, 20)
     }
 
     /// Has a client do something.

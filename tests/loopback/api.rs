@@ -162,6 +162,20 @@ async fn a_diagnosis_says_how_far_each_participant_has_come() {
     );
     assert!(first["estimatedBps"].as_u64() > Some(0), "{found}");
     assert_eq!(first["participant"]["tracks"][0]["kind"], "audio");
+    let service = &first["service"];
+    let heard = &service["subscriptions"][0];
+    assert_eq!(
+        heard["trackId"],
+        found["participants"][1]["participant"]["tracks"][0]["trackId"]
+    );
+    assert!(heard["bitrate"].as_u64() > Some(0), "{found}");
+    assert_eq!(service["tracks"][0]["watchers"], 1, "{found}");
+    // The client is told the same when it asks.
+    ada.signalling.say(r#"{"type":"stats","ref":"how"}"#).await;
+    let told = ada.signalling.expect("stats").await;
+    assert_eq!(told["ref"], "how");
+    assert_eq!(told["subscriptions"][0]["mid"], heard["mid"], "{told}");
+    assert!(told["connection"]["estimate"].as_u64() > Some(0), "{told}");
     let third = &found["participants"][2];
     assert_eq!(
         (&third["missing"], &third["transport"]),

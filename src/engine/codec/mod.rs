@@ -6,6 +6,7 @@ pub mod av1;
 pub(crate) mod bits;
 pub mod dependency;
 pub mod h264;
+pub mod red;
 pub mod vp8;
 pub mod vp9;
 

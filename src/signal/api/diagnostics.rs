@@ -12,6 +12,7 @@ use crate::signal::directory::Member;
 use crate::signal::http::Site;
 use crate::signal::hub::{Input, Question};
 use crate::signal::message::Participant;
+use crate::signal::service::Service;
 
 /// What is known of a room, for whoever looks for a fault.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -34,12 +35,14 @@ pub struct ParticipantDiagnosis {
     pub family: Option<&'static str>,
     /// `udp` or `tcp`, likewise.
     pub transport: Option<&'static str>,
-    /// What its path carries, as estimated, in bit/s; null while it watches nothing.
-    pub estimated_bps: Option<u64>,
     /// Its receiving m-lines.
     pub slots: usize,
-    /// In how many of them something plays.
+    /// What its path carries, as estimated, in bit/s; null while it watches nothing.
+    pub estimated_bps: Option<u64>,
+    /// In how many of its receiving m-lines something plays.
     pub watched: usize,
+    /// How it is served, as its client is told by `stats`.
+    pub service: Service,
 }
 
 /// A step on the way to media.
@@ -76,6 +79,7 @@ impl ParticipantDiagnosis {
     #[must_use]
     pub fn new(member: &Member, has_socket: bool, report: Option<&PeerReport>) -> Self {
         let remote = report.and_then(|report| report.remote);
+        let figures = report.map(|report| &report.figures);
         let is_tcp = report.is_some_and(|report| report.is_tcp);
         Self {
             participant: Participant::from(member),
@@ -83,9 +87,10 @@ impl ParticipantDiagnosis {
             missing: missing(report),
             family: remote.map(|remote| if remote.is_ipv4() { "ipv4" } else { "ipv6" }),
             transport: remote.map(|_| if is_tcp { "tcp" } else { "udp" }),
-            estimated_bps: report.and_then(|report| report.estimated_bps),
             slots: report.map_or(0, |report| report.slots),
-            watched: report.map_or(0, |report| report.watched),
+            estimated_bps: figures.and_then(|figures| figures.estimated_bps),
+            watched: figures.map_or(0, |figures| figures.watches.len()),
+            service: figures.map_or_else(Service::default, Service::from),
         }
     }
 }

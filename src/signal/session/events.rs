@@ -6,6 +6,7 @@ use crate::signal::directory::Directory;
 use crate::signal::message::{self, ServerMessage, Shown, Track};
 use crate::signal::problem::Problem;
 use crate::signal::relay;
+use crate::signal::service::Service;
 
 impl Session {
     /// Takes in what the shard said about the peer this session is in its room.
@@ -60,6 +61,11 @@ impl Session {
                 let message = ServerMessage::active_speakers(speakers);
                 vec![Output::Tell(relay::everyone(&room, directory), message)]
             }
+            Event::Measured { figures, .. } => {
+                let reference = stay.handle_figures();
+                let service = Service::from(&*figures);
+                vec![self.tell(ServerMessage::Stats { service, reference })]
+            }
             Event::Closed { reason, .. } => self.handle_closed(reason, directory),
             event => {
                 let told = service(event);
@@ -90,8 +96,17 @@ fn service(event: Event) -> Vec<ServerMessage> {
         } => vec![ServerMessage::warning(trouble, value, severity)],
         Event::Sent { tracks, .. } => tracks.into_iter().map(ServerMessage::quality).collect(),
         Event::Unwanted {
-            track, mid, rids, ..
-        } => vec![ServerMessage::unwanted_layers(track, mid, rids)],
+            track,
+            mid,
+            rids,
+            spatial_layers,
+            ..
+        } => vec![ServerMessage::unwanted_layers(
+            track,
+            mid,
+            rids,
+            spatial_layers,
+        )],
         _ => Vec::new(),
     }
 }

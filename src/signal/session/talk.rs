@@ -82,6 +82,7 @@ impl Session {
                 self.check_may_tell()?;
                 relay::pass_on(self.peer, &to, fields, directory)
             }
+            ClientMessage::Stats => self.handle_question(reference),
             ClientMessage::Subscribe { track_ids } => {
                 self.handle_wish(&track_ids, true, reference, directory)
             }
@@ -116,6 +117,15 @@ impl Session {
             }
             _ => unreachable!("handle_message takes the others"),
         }
+    }
+
+    fn handle_question(&mut self, reference: Option<Reference>) -> Result<Vec<Output>, Problem> {
+        let stay = self.stay_in(None)?;
+        let Some(command) = stay.handle_question(reference.clone()) else {
+            let text = "you ask for stats faster than they come";
+            return Err(Problem::new(Code::ServerBusy, text));
+        };
+        Ok(vec![Output::Command(stay.shard(), command, reference)])
     }
 
     fn handle_record(

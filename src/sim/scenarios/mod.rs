@@ -5,6 +5,7 @@ mod call;
 mod caps;
 mod change;
 mod churn;
+mod figures;
 mod garbage;
 mod keys;
 mod layout;

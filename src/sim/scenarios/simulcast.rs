@@ -130,11 +130,19 @@ fn a_layer_that_its_publisher_stops_is_left_without_a_freeze() {
     check_streams(&world, 0);
 }
 
+/// Within no two seconds from then on more than 1.25 times that was sent to the viewer.
+fn check_within(world: &World, from: Duration, capacity: u64) {
+    let most = world.busiest_down(1, from);
+    assert!(most * 4 <= capacity * 5, "{most} of {capacity} bit/s");
+}
+
 #[test]
 fn a_path_that_falls_and_rises_gets_what_fits_and_never_freezes() {
     let mut world = watched(62, &[narrow(3_000_000)]);
+    let joined = world.time();
     world.run(SECOND * 10);
     assert_eq!(layer(&world, 1), Some(2));
+    check_within(&world, joined + SECOND * 2, 3_000_000);
     let fell = world.time();
     world.set_quality(1, Quality::CLEAN, narrow(400_000));
     world.run(SECOND * 15);
@@ -143,6 +151,7 @@ fn a_path_that_falls_and_rises_gets_what_fits_and_never_freezes() {
     let down = smaller.expect("it goes down").0 - fell;
     assert!(down <= Duration::from_millis(1500), "down after {down:?}");
     assert_eq!(layer(&world, 1), Some(0));
+    check_within(&world, fell + SECOND * 2, 400_000);
     let rose = world.time();
     world.set_quality(1, Quality::CLEAN, narrow(3_000_000));
     world.run(SECOND * 20);
@@ -150,6 +159,7 @@ fn a_path_that_falls_and_rises_gets_what_fits_and_never_freezes() {
     let bigger = after.iter().find(|(_, layer)| *layer == 2);
     let up = bigger.expect("it goes up").0 - rose;
     assert!(up <= SECOND * 15, "up after {up:?}");
+    check_within(&world, rose + SECOND * 2, 3_000_000);
     // What was on its way fills 200 ms of queue, and what comes after it is lost until that is
     // noticed.
     let gap = longest_gap(&world, 1, fell - SECOND, world.time());

@@ -204,3 +204,18 @@ fn who_comes_late_gets_a_keyframe_of_a_stream_of_layers() {
         "another publisher, the same slot"
     );
 }
+
+#[test]
+fn a_publisher_is_told_which_spatial_layers_nobody_watches() {
+    let mut world = watched(708, Codec::Vp9, Mode::Keyed, &[Quality::CLEAN]);
+    world.run(SECOND * 8);
+    assert!(world.unwanted_spatial.is_empty());
+    cap(&mut world, 1, Cap::Low);
+    world.run(SECOND * 8);
+    let told = |world: &World| world.unwanted_spatial.values().next().cloned();
+    assert_eq!(told(&world), Some(vec![2]), "two are always wanted");
+    assert!(world.unwanted.values().all(Vec::is_empty));
+    cap(&mut world, 1, Cap::High);
+    world.run(SECOND / 5);
+    assert_eq!(told(&world), Some(vec![]));
+}
