@@ -31,6 +31,12 @@ export async function run({ browsers, check }) {
     });
     for (const { page } of [ada, bob, cy]) await page.close();
   }
+  const chromium = await browsers.chromium();
+  const eve = await openLines(browsers, chromium, 'Eve');
+  const fay = await openLines(browsers, chromium, 'Fay');
+  const [[codec, scalabilityMode]] = MODES;
+  await eve.publish({ ...PICTURE, codec, scalabilityMode, describes: false });
+  await check(`${codec}: layers that nobody describes are forwarded whole`, () => sees(fay, LARGE));
 }
 
 /** Waits until pictures of this size, and some more of them, are decoded. */
