@@ -45,9 +45,9 @@ pub const CHANNEL_WAITING_BYTES: usize = 4 * 1024 * 1024;
 /// Layers (RIDs) of one track. Packets of further ones are dropped.
 pub const TRACK_LAYERS: usize = 4;
 
-/// Bytes of sealed packets in one turn. Beyond it the shard sends what there is before more is
-/// written.
-pub const ARENA_BYTES: usize = 1 << 20;
+/// Bytes of sealed packets that lie ready. Beyond it the shard sends what there is before more is
+/// written: into the same memory, which the kernel has just read and no cache has lost.
+pub const ARENA_BYTES: usize = 128 << 10;
 
 /// Datagrams of one run (`UDP_MAX_SEGMENTS` of kernels before 6.9). A longer one becomes two.
 pub const RUN_SEGMENTS: usize = 64;

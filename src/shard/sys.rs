@@ -131,8 +131,8 @@ pub(super) struct SendEntry {
     pub(super) source: Option<IpAddr>,
     /// Length of each datagram but the last, when there are several.
     pub(super) segment: Option<u16>,
-    /// How many datagrams it has.
-    pub(super) datagrams: usize,
+    /// How many pieces of memory its bytes lie in.
+    pub(super) pieces: usize,
 }
 
 /// Kernel structures of a `sendmmsg`, kept so that their memory is reused.
@@ -145,8 +145,8 @@ pub(super) struct SendBuffers {
 }
 
 impl SendBuffers {
-    /// Sends entries without waiting; `datagrams` yields the payloads of all of them in order.
-    /// Returns how many entries, from the first on, the kernel took.
+    /// Sends entries without waiting; `pieces` yields the bytes of all of them in order. Returns
+    /// how many entries, from the first on, the kernel took.
     ///
     /// # Errors
     ///
@@ -154,19 +154,19 @@ impl SendBuffers {
     ///
     /// # Panics
     ///
-    /// When `datagrams` yields fewer payloads than the entries say they have.
+    /// When `pieces` yields fewer than the entries say they have.
     pub(super) fn send<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
         entries: &[SendEntry],
-        datagrams: impl Iterator<Item = &'a [u8]>,
+        pieces: impl Iterator<Item = &'a [u8]>,
     ) -> io::Result<usize> {
-        let total = entries.iter().map(|entry| entry.datagrams).sum();
+        let total = entries.iter().map(|entry| entry.pieces).sum();
         self.iovecs.clear();
-        let datagrams = datagrams.take(total);
+        let pieces = pieces.take(total);
         self.iovecs
-            .extend(datagrams.map(|d| [d.as_ptr() as usize, d.len()]));
-        assert_eq!(self.iovecs.len(), total, "every entry has its datagrams");
+            .extend(pieces.map(|piece| [piece.as_ptr() as usize, piece.len()]));
+        assert_eq!(self.iovecs.len(), total, "every entry has its pieces");
         self.names.clear();
         let names = entries.iter().map(|e| SockAddr::from(e.destination));
         self.names.extend(names);
@@ -182,11 +182,11 @@ impl SendBuffers {
             header.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
             header.msg_hdr.msg_namelen = name.len();
             header.msg_hdr.msg_iov = self.iovecs[first..].as_mut_ptr().cast();
-            header.msg_hdr.msg_iovlen = entry.datagrams;
+            header.msg_hdr.msg_iovlen = entry.pieces;
             header.msg_hdr.msg_control = control.as_mut_ptr().cast();
             header.msg_hdr.msg_controllen = *control_length;
             headers.push(header);
-            first += entry.datagrams;
+            first += entry.pieces;
         }
         let (fd, at, count) = (
             socket.as_raw_fd(),
@@ -194,7 +194,7 @@ impl SendBuffers {
             headers.len() as u32,
         );
         // SAFETY: each header points into vectors that are not touched until the call is over,
-        // and the iovecs to payloads borrowed for 'a; the kernel only reads them. An iovec is
+        // and the iovecs to bytes borrowed for 'a; the kernel only reads them. An iovec is
         // an address and a length, as `[usize; 2]` is.
         let sent = unsafe { libc::sendmmsg(fd, at, count, libc::MSG_DONTWAIT) };
         check(sent).map(|sent| sent as usize)

@@ -389,7 +389,7 @@ impl Turn {
                         let bytes = &self.engine.arena()[run.bytes];
                         tcp.push(run.destination, bytes.chunks(run.segment));
                     }
-                    _ => self.udp_out.push_run(&run),
+                    _ => self.udp_out.push_run(run),
                 },
                 Output::Event(event) => self.reports.push(event),
                 Output::Handoff(shard, handoff) => self.neighbours.give(shard, handoff),

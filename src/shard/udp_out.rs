@@ -1,12 +1,13 @@
 //! Datagrams to the kernel: runs of equal length joined into GSO entries, entries into batches.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use hdrhistogram::Histogram;
 use str0m::net::Transmit;
 
@@ -31,14 +32,34 @@ const REFUSALS: usize = 4096;
 /// another entry is tried, as routes change.
 const SINGLES_AFTER_EIO: u32 = 100_000;
 
-/// One datagram that is to be sent.
+/// Datagrams that are to be sent, side by side: one, or a run of them.
 struct Queued {
     source: SocketAddr,
     destination: SocketAddr,
+    /// Bytes of each datagram but the last, which may be shorter.
+    segment: usize,
     payload: Payload,
 }
 
-/// Where a datagram's bytes are.
+impl Queued {
+    fn datagrams(&self) -> usize {
+        self.payload.len().div_ceil(self.segment)
+    }
+}
+
+/// A part of what is queued: its place in the queue, and the bytes of it.
+struct Piece {
+    place: usize,
+    bytes: Range<usize>,
+}
+
+/// What one entry takes off the front of the queue.
+struct Taken {
+    datagrams: usize,
+    bytes: usize,
+}
+
+/// Where bytes are.
 enum Payload {
     /// Here, or in what was kept of an earlier arena.
     Owned(Bytes),
@@ -65,6 +86,14 @@ impl Payload {
         match self {
             Self::Owned(bytes) => bytes,
             Self::Arena(range) => &arena[range.clone()],
+        }
+    }
+
+    /// Lets go of the first bytes.
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Owned(bytes) => bytes.advance(count),
+            Self::Arena(range) => range.start += count,
         }
     }
 }
@@ -104,8 +133,13 @@ pub(super) struct UdpOut {
     suspect: Option<IpAddr>,
     /// What is to be sent, in order.
     queue: VecDeque<Queued>,
-    /// How the front of the queue is to be sent: reused between calls.
+    /// How many datagrams that is.
+    queued: usize,
+    /// How the front of the queue is to be sent, what each entry takes of it, and where that
+    /// lies: reused between calls.
     entries: Vec<SendEntry>,
+    taken: Vec<Taken>,
+    pieces: Vec<Piece>,
     buffers: SendBuffers,
     /// Shortest segment each destination has refused: its route's MTU is smaller.
     refusals: HashMap<SocketAddr, usize>,
@@ -130,7 +164,10 @@ impl UdpOut {
             },
             suspect: None,
             queue: VecDeque::new(),
+            queued: 0,
             entries: Vec::with_capacity(BATCH_ENTRIES),
+            taken: Vec::with_capacity(BATCH_ENTRIES),
+            pieces: Vec::with_capacity(BATCH_ENTRIES),
             buffers: SendBuffers::default(),
             refusals: HashMap::new(),
             singles_left: 0,
@@ -148,41 +185,38 @@ impl UdpOut {
             contents,
             ..
         } = transmit;
-        let payload = Payload::Owned(Vec::from(contents).into());
+        let contents = Vec::from(contents);
         self.queue(Queued {
             source,
             destination,
-            payload,
+            segment: contents.len(),
+            payload: Payload::Owned(contents.into()),
         });
     }
 
     /// Queues datagrams of the engine's arena for the next flush.
-    pub(super) fn push_run(&mut self, run: &Run) {
-        let Run {
-            source,
-            destination,
-            ..
-        } = *run;
-        for start in run.bytes.clone().step_by(run.segment) {
-            let end = run.bytes.end.min(start + run.segment);
-            self.queue(Queued {
-                source,
-                destination,
-                payload: Payload::Arena(start..end),
-            });
-        }
+    pub(super) fn push_run(&mut self, run: Run) {
+        self.queue(Queued {
+            source: run.source,
+            destination: run.destination,
+            segment: run.segment,
+            payload: Payload::Arena(run.bytes),
+        });
     }
 
     fn queue(&mut self, queued: Queued) {
-        if self.family.ip(queued.destination.ip()).is_none() {
+        if queued.segment == 0 || self.family.ip(queued.destination.ip()).is_none() {
             self.counts.refused += 1;
             return;
         }
-        if self.queue.len() == BACKLOG_DATAGRAMS {
-            self.queue.pop_front();
-            self.counts.backlog_dropped += 1;
-        }
+        self.queued += queued.datagrams();
         self.queue.push_back(queued);
+        while self.queued > BACKLOG_DATAGRAMS
+            && let Some(oldest) = self.queue.pop_front()
+        {
+            self.queued -= oldest.datagrams();
+            self.counts.backlog_dropped += oldest.datagrams() as u64;
+        }
     }
 
     /// Copies what the kernel did not take out of the arena, which is about to be reused: in one
@@ -211,8 +245,11 @@ impl UdpOut {
         self.blocked = false;
         while !self.queue.is_empty() {
             self.plan();
-            let datagrams = self.queue.iter().map(|queued| queued.payload.bytes(arena));
-            match self.buffers.send(socket.as_fd(), &self.entries, datagrams) {
+            let pieces = self.pieces.iter().map(|Piece { place, bytes }| {
+                let payload = self.queue[*place].payload.bytes(arena);
+                &payload[bytes.clone()]
+            });
+            match self.buffers.send(socket.as_fd(), &self.entries, pieces) {
                 Ok(entries) => self.note_sent(entries),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.counts.blocked += 1;
@@ -227,7 +264,7 @@ impl UdpOut {
 
     /// Datagrams waiting for a flush.
     pub(super) fn queued(&self) -> usize {
-        self.queue.len()
+        self.queued
     }
 
     /// Whether the last flush ended because the kernel took no more.
@@ -247,24 +284,37 @@ impl UdpOut {
     /// Lays out the front of the queue as entries.
     fn plan(&mut self) {
         self.entries.clear();
-        let mut queue = self.queue.iter().peekable();
+        self.taken.clear();
+        self.pieces.clear();
         let mut singles_left = self.singles_left;
-        while self.entries.len() < BATCH_ENTRIES {
-            let Some(first) = queue.next() else { return };
-            let length = first.payload.len();
-            let (mut datagrams, mut bytes) = (1, length);
+        let (mut place, mut start) = (0, 0);
+        while self.entries.len() < BATCH_ENTRIES
+            && let Some(first) = self.queue.get(place)
+        {
+            let length = first.segment.min(first.payload.len() - start);
             let refused = self.refusals.get(&first.destination);
             let joins = singles_left == 0 && refused.is_none_or(|refused| length < *refused);
-            while let Some(next) = queue.peek().filter(|_| joins && datagrams < ENTRY_SEGMENTS) {
-                let more = next.payload.len();
-                let same = next.destination == first.destination && next.source == first.source;
-                if !same || more == 0 || more > length || bytes + more > ENTRY_BYTES {
-                    break;
+            let most = if joins { ENTRY_SEGMENTS } else { 1 };
+            let pieces = self.pieces.len();
+            let mut taken = Taken {
+                datagrams: 0,
+                bytes: 0,
+            };
+            while let Some(next) = self.queue.get(place)
+                && next.destination == first.destination
+                && next.source == first.source
+                && let Some(bytes) = more(next, start, length, most, &taken)
+            {
+                taken.datagrams += bytes.len().div_ceil(length);
+                taken.bytes += bytes.len();
+                let is_short = !bytes.len().is_multiple_of(length);
+                let end = bytes.end;
+                self.pieces.push(Piece { place, bytes });
+                start = end;
+                if end == next.payload.len() {
+                    (place, start) = (place + 1, 0);
                 }
-                datagrams += 1;
-                bytes += more;
-                queue.next();
-                if more < length {
+                if is_short {
                     break;
                 }
             }
@@ -273,9 +323,10 @@ impl UdpOut {
             self.entries.push(SendEntry {
                 destination: destination.expect("checked when it was queued"),
                 source: self.source(first),
-                segment: u16::try_from(length).ok().filter(|_| datagrams > 1),
-                datagrams,
+                segment: u16::try_from(length).ok().filter(|_| taken.datagrams > 1),
+                pieces: self.pieces.len() - pieces,
             });
+            self.taken.push(taken);
         }
     }
 
@@ -293,17 +344,36 @@ impl UdpOut {
         if let Some(lost) = self.suspect.take() {
             self.sources.retain(|ip| *ip != lost);
         }
-        for entry in &self.entries[..entries] {
-            let sent = self.queue.drain(..entry.datagrams);
-            self.counts.bytes += sent.map(|t| t.payload.len() as u64).sum::<u64>();
-            self.counts.datagrams += entry.datagrams as u64;
+        for index in 0..entries {
+            let Taken { datagrams, bytes } = self.taken[index];
+            self.drop_first(index);
+            self.counts.bytes += bytes as u64;
+            self.counts.datagrams += datagrams as u64;
             self.counts.entries += 1;
-            self.runs.saturating_record(entry.datagrams as u64);
-            if entry.segment.is_some() {
+            self.runs.saturating_record(datagrams as u64);
+            if datagrams > 1 {
                 self.counts.gso_entries += 1;
-                self.counts.gso_segments += entry.datagrams as u64;
+                self.counts.gso_segments += datagrams as u64;
             }
             self.singles_left = self.singles_left.saturating_sub(1);
+        }
+    }
+
+    /// Takes an entry, which is now the first, off the queue.
+    fn drop_first(&mut self, index: usize) {
+        let Taken {
+            datagrams,
+            mut bytes,
+        } = self.taken[index];
+        self.queued -= datagrams;
+        while let Some(first) = self.queue.front_mut() {
+            let length = first.payload.len();
+            if length > bytes {
+                first.payload.advance(bytes);
+                return;
+            }
+            bytes -= length;
+            self.queue.pop_front();
         }
     }
 
@@ -311,6 +381,7 @@ impl UdpOut {
     /// datagrams are dropped.
     fn note_refused(&mut self, error: &io::Error) {
         let (entry, first) = (&self.entries[0], &self.queue[0]);
+        let datagrams = self.taken[0].datagrams as u64;
         match (error.raw_os_error(), entry.segment, entry.source) {
             (Some(libc::EINVAL | libc::EMSGSIZE), Some(segment), _) => {
                 if self.refusals.len() == REFUSALS {
@@ -319,23 +390,53 @@ impl UdpOut {
                 let refused = self.refusals.entry(first.destination).or_insert(usize::MAX);
                 *refused = usize::from(segment).min(*refused);
                 self.counts.gso_refused += 1;
-                self.counts.resent_singly += entry.datagrams as u64;
+                self.counts.resent_singly += datagrams;
             }
             (Some(libc::EIO), Some(_), _) => {
                 self.singles_left = SINGLES_AFTER_EIO;
                 self.counts.gso_refused += 1;
-                self.counts.resent_singly += entry.datagrams as u64;
+                self.counts.resent_singly += datagrams;
             }
             (Some(libc::EINVAL | libc::ENETUNREACH), _, Some(_)) => {
                 self.suspect = Some(first.source.ip());
             }
             _ => {
                 self.suspect = None;
-                self.counts.refused += entry.datagrams as u64;
-                self.queue.drain(..entry.datagrams);
+                self.counts.refused += datagrams;
+                self.drop_first(0);
             }
         }
     }
+}
+
+/// The bytes from `start` on that may follow in an entry of datagrams of `length` bytes, of which
+/// only the last is shorter.
+fn more(
+    queued: &Queued,
+    start: usize,
+    length: usize,
+    most: usize,
+    taken: &Taken,
+) -> Option<Range<usize>> {
+    let left = queued.payload.len() - start;
+    let first = queued.segment.min(left);
+    let (fit, room) = (
+        most - taken.datagrams,
+        ENTRY_BYTES.saturating_sub(taken.bytes),
+    );
+    let datagrams = match first.cmp(&length) {
+        Ordering::Less => fit.min(1),
+        Ordering::Equal => fit.min(room / length),
+        Ordering::Greater => 0,
+    };
+    // The first datagram has an entry however long it is: the kernel says what it thinks of it.
+    let datagrams = if taken.datagrams == 0 {
+        datagrams.max(1)
+    } else {
+        datagrams
+    };
+    let bytes = left.min(datagrams * first);
+    (bytes > 0 && (taken.datagrams == 0 || bytes <= room)).then_some(start..start + bytes)
 }
 
 #[cfg(test)]
@@ -408,6 +509,46 @@ mod tests {
             );
             assert_eq!((counts.gso_entries, counts.gso_segments), (1, 3));
         }
+    }
+
+    #[test]
+    fn runs_leave_as_they_lie_and_join_what_fits_to_them() {
+        let (socket, listener) = (open("127.0.0.1:0"), listener("127.0.0.1"));
+        let mut out = UdpOut::new(socket.local_addr().unwrap(), Vec::new());
+        let to = listener.local_addr().unwrap();
+        let arena: Vec<u8> = (0..200).collect();
+        let run = |bytes, segment| Run {
+            source: SocketAddr::new(to.ip(), 1),
+            destination: to,
+            bytes,
+            segment,
+        };
+        // Two runs of equal length join, the second's short end closes the entry; the next does
+        // not fit to it, and a longer one not to that.
+        for (bytes, segment) in [(0..40, 20), (40..70, 20), (70..75, 5), (80..110, 30)] {
+            out.push_run(run(bytes, segment));
+        }
+        out.push(datagram(to.ip(), to, 30, 7));
+        assert_eq!(out.queued(), 7);
+        out.flush(&socket, &arena);
+        for expected in [
+            (20, 0),
+            (20, 20),
+            (20, 40),
+            (10, 60),
+            (5, 70),
+            (30, 80),
+            (30, 7),
+        ] {
+            let (length, first, _) = next(&listener);
+            assert_eq!((length, first), expected);
+        }
+        let counts = out.counts();
+        assert_eq!(
+            (counts.entries, counts.datagrams, counts.bytes),
+            (3, 7, 135)
+        );
+        assert_eq!(out.queued(), 0);
     }
 
     #[test]

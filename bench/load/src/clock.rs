@@ -32,10 +32,10 @@ impl Moment {
     }
 }
 
-/// Lets the coordinator's thread rest.
+/// Lets a thread rest that serves nobody.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the coordinator only watches; the workers wait in epoll"
+    reason = "the coordinator only watches, the floor only sends; the workers wait in epoll"
 )]
 pub(crate) fn rest(time: Duration) {
     std::thread::sleep(time);

@@ -2,6 +2,7 @@
 
 mod client;
 mod clock;
+mod floor;
 mod html;
 mod plan;
 mod publisher;
@@ -26,6 +27,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde_yaml::{Mapping, Value};
 
+use floor::Floor;
 use plan::Plan;
 use result::Outcome;
 
@@ -35,6 +37,7 @@ Examples:
   corelay-load --rooms 10 --publishers 10 --subscribers 0 --meeting --simulcast --audio
   corelay-load --scenario bench/scenarios/one-to-many.yaml --cell 0 --html result.html
   corelay-load table results/*.json
+  corelay-load floor --subscribers 100
 
 bench/README.md says what is measured and what the JSON keys mean.
 Exit codes: 0 fine, 1 the run failed or the server did something wrong, 2 wrong usage.";
@@ -65,6 +68,8 @@ enum Action {
     Cells { file: PathBuf },
     /// One table of results written with --json
     Table { files: Vec<PathBuf> },
+    /// What the system calls alone cost here, without a server
+    Floor(Floor),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
     let done = match &line.action {
         Some(Action::Cells { file }) => cells(file),
         Some(Action::Table { files }) => print_table(files),
+        Some(Action::Floor(floor)) => print_floor(floor),
         None => runs(&line, &matches).and_then(|runs| run_all(&line, &runs)),
     };
     match done {
@@ -132,6 +138,11 @@ fn print_table(files: &[PathBuf]) -> Result<bool, Stop> {
     }
     say(&table::table(&outcomes));
     Ok(outcomes.iter().all(Outcome::is_sound))
+}
+
+fn print_floor(floor: &Floor) -> Result<bool, Stop> {
+    say(&floor.run().map_err(|e| Stop::failed(&e))?);
+    Ok(true)
 }
 
 /// The named plans of the command line.

@@ -122,7 +122,7 @@ pub(crate) enum Joins {
 }
 
 /// Packets of one frame.
-const FRAME_PACKETS: u32 = 8;
+pub(crate) const FRAME_PACKETS: u32 = 8;
 /// Sound packets a second, and their payload: Opus at 40 kbit/s.
 const AUDIO_PPS: u32 = 50;
 const AUDIO_BYTES: usize = 100;

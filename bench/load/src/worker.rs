@@ -1,4 +1,5 @@
-//! One thread of clients: it sleeps in epoll until a socket has something or a frame is due.
+//! One thread of clients: it sleeps in epoll until a socket has something or a frame is due, and
+//! looks again a little later rather than being woken for each of the datagrams that follow.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -25,13 +26,17 @@ use crate::websocket::Signalling;
 
 /// How often timeouts, joins and the like are looked at.
 const TICK: Duration = Duration::from_millis(5);
+/// From one look at the sockets to the next while they have something. Whoever sends to a thread
+/// that waits for the socket pays for waking it, which a server does not do for clients elsewhere.
+/// Delays are those of the kernel's time stamps and know nothing of it.
+pub(crate) const REST: Duration = Duration::from_millis(1);
 /// How often adapters are told that time passes.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long a socket stays open after its client said goodbye: closed at once, with something
 /// unread, it would be reset, and the goodbye lost.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Events taken from epoll at once.
-const EVENTS: usize = 256;
+pub(crate) const EVENTS: usize = 256;
 /// The timer's place in epoll; clients have theirs doubled, plus one for the WebSocket.
 const TIMER: u64 = u64::MAX;
 
@@ -122,6 +127,8 @@ pub(crate) struct Worker {
     seats: Receiver<Seat>,
     epoll: Epoll,
     timer: TimerFd,
+    /// The timer alone, for a rest that no socket ends.
+    resting: Epoll,
     buffer: Buffer,
     clients: Vec<Option<Visit>>,
     /// Frames to come: when, whose, which track.
@@ -153,7 +160,10 @@ impl Worker {
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
-        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
+        let resting = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for epoll in [&epoll, &resting] {
+            epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
+        }
         Ok(Self {
             shared,
             board,
@@ -161,6 +171,7 @@ impl Worker {
             seats,
             epoll,
             timer,
+            resting,
             buffer: Buffer::new(),
             clients: Vec::new(),
             due: BinaryHeap::new(),
@@ -186,6 +197,7 @@ impl Worker {
         let mut events = [EpollEvent::empty(); EVENTS];
         let start = Moment::now().instant;
         let (mut next_tick, mut next_keep_alive) = (start, start + KEEP_ALIVE);
+        let mut busy = false;
         loop {
             let now = Moment::now();
             self.send_due(now.instant);
@@ -200,14 +212,19 @@ impl Worker {
                 }
             }
             let first = self.due.peek().map_or(next_tick, |Reverse((at, ..))| *at);
-            self.arm(first.min(next_tick))?;
-            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
-                Ok(count) => count,
-                Err(nix::Error::EINTR) => 0,
-                Err(error) => return Err(error.into()),
+            let due = first.min(next_tick);
+            let count = if busy {
+                self.arm(due.min(now.instant + REST))?;
+                wait(&self.resting, &mut events, EpollTimeout::NONE)?;
+                wait(&self.epoll, &mut events, EpollTimeout::ZERO)?
+            } else {
+                self.arm(due)?;
+                wait(&self.epoll, &mut events, EpollTimeout::NONE)?
             };
+            let events = &events[..count];
+            busy = events.iter().any(|event| event.data() != TIMER);
             let now = Moment::now();
-            for event in &events[..count] {
+            for event in events {
                 self.handle_event(now, event.data())?;
             }
         }
@@ -487,8 +504,16 @@ impl Worker {
     }
 }
 
+/// How many events there are; none when a signal came first.
+fn wait(epoll: &Epoll, events: &mut [EpollEvent], timeout: EpollTimeout) -> io::Result<usize> {
+    match epoll.wait(events, timeout) {
+        Err(nix::Error::EINTR) => Ok(0),
+        count => Ok(count?),
+    }
+}
+
 /// CPU time of this thread and time it waited for a core, in nanoseconds.
-fn schedstat() -> (u64, u64) {
+pub(crate) fn schedstat() -> (u64, u64) {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let mut words = text.split(' ').map(|word| word.trim().parse().unwrap_or(0));
     (words.next().unwrap_or(0), words.next().unwrap_or(0))
