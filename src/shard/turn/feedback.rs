@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 /// It is read in whatever turn comes, but no more often than this.
 const PAUSE: Duration = Duration::from_millis(1);
-/// It waits no longer than this. A wake-up for each message costs several times what the message
-/// does: a client reports 20 times a second, and 100 of them would leave no time between turns.
-const WAIT: Duration = Duration::from_millis(10);
+/// It waits no longer than this, half the time between two pictures. A wake-up for each message
+/// costs several times what the message does: a client reports 20 times a second, and 100 of them
+/// would leave no time between turns.
+const WAIT: Duration = Duration::from_millis(17);
 /// While none comes it is looked for ever less often, down to this.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
@@ -56,7 +57,7 @@ mod tests {
     use crate::sim::clock::origin;
 
     #[test]
-    fn it_is_read_at_most_every_millisecond_and_at_least_every_ten_while_some_comes() {
+    fn it_is_read_at_most_every_millisecond_and_twice_a_picture_while_some_comes() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut now = origin();
         let mut feedback = Feedback::new(now, socket);
