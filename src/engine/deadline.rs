@@ -1,21 +1,8 @@
 //! Which peer must be woken next.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::arena::Key;
-
-/// How far apart the moments are to which deadlines can be put off that nobody waits for.
-const GATHERED: Duration = Duration::from_millis(50);
-
-/// Puts a deadline off to the next moment at which others are too: a thousand connections that
-/// each look after themselves every other second would else wake their shard for each.
-#[must_use]
-pub fn gathered(origin: Instant, at: Instant) -> Instant {
-    let since = at.saturating_duration_since(origin).as_nanos();
-    let steps = since.div_ceil(GATHERED.as_nanos());
-    // Of 50 ms, 2^32 are six years.
-    origin + GATHERED * u32::try_from(steps).unwrap_or(u32::MAX)
-}
 
 /// What has a deadline: few enough to number them, and the numbers are used again.
 pub trait Numbered: Copy + Ord {
@@ -155,20 +142,10 @@ impl<K: Numbered> Default for Deadlines<K> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::sim::clock::origin;
-
-    #[test]
-    fn deadlines_that_can_wait_are_put_off_to_common_moments() {
-        let at = |ms| origin() + Duration::from_millis(ms);
-        for (ms, put_off) in [(0, 0), (1, 50), (50, 50), (51, 100), (3_600_049, 3_600_050)] {
-            assert_eq!(gathered(origin(), at(ms)), at(put_off));
-        }
-        let later = at(50) + Duration::from_nanos(1);
-        assert!(gathered(origin(), later) >= later);
-    }
+    use proptest::prelude::*;
+    use std::time::Duration;
 
     impl Numbered for u32 {
         fn number(self) -> usize {

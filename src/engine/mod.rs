@@ -181,8 +181,6 @@ pub struct Engine {
     doomed: Vec<(Key<Peer>, CloseReason)>,
     /// What the shard must do, in order.
     outbox: VecDeque<Output>,
-    /// When it began.
-    origin: Instant,
     /// The latest time the engine was told.
     now: Instant,
     /// What has come in, for the shard's cap.
@@ -214,7 +212,6 @@ impl Engine {
             touched: VecDeque::new(),
             doomed: Vec::new(),
             outbox: VecDeque::new(),
-            origin: now,
             now,
             meter: Meter::new(now),
             stats: Stats::default(),
@@ -430,7 +427,7 @@ impl Engine {
             .lines
             .iter()
             .filter_map(|line| self.tracks.get(line.track?)?.wakeup());
-        let wakeup = peer.wakeup(self.origin).into_iter().chain(keyframes).min();
+        let wakeup = peer.wakeup().into_iter().chain(keyframes).min();
         self.deadlines.set(key, wakeup);
     }
 

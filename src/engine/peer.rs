@@ -19,7 +19,6 @@ use super::caps::Meter;
 use super::channels::Channels;
 use super::command::{CloseReason, Kind};
 use super::connection::{self, Candidates};
-use super::deadline::gathered;
 use super::demux::Addresses;
 use super::diagnosis;
 use super::dtls::Identity;
@@ -385,19 +384,15 @@ impl Peer {
         self.phase == Phase::Connected
     }
 
-    /// When [`Peer::handle_timeout`] must be called. What str0m has to do for a connection that
-    /// brings no media and no data can wait for the [`gathered`] moments counted from `origin`.
-    pub(crate) fn wakeup(&self, origin: Instant) -> Option<Instant> {
+    /// When [`Peer::handle_timeout`] must be called.
+    pub(crate) fn wakeup(&self) -> Option<Instant> {
         let end = match self.phase {
             Phase::Connecting { since } => Some(since + CONNECT_TIMEOUT),
             Phase::Lost { since } => Some(since + LOST_TIMEOUT),
             Phase::Joined | Phase::Connected => None,
         };
-        let is_calm = self.is_connected() && !self.has_sent_media() && !self.offers_data;
-        let own = self
-            .wakeup
-            .map(|at| if is_calm { gathered(origin, at) } else { at });
-        own.into_iter()
+        self.wakeup
+            .into_iter()
             .chain(end)
             .chain(self.send_side.wakeup())
             .chain(self.channels.wakeup())
