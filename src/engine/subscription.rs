@@ -340,10 +340,11 @@ impl Slot {
             timestamp: packet.timestamp,
             vp8: packet.facts.vp8,
         };
-        let skipped = match red::primary(&packet.payload) {
-            _ if !format.strips || packet.payload.is_empty() => 0,
-            Some(own) => packet.payload.len() - own.len(),
-            None => return Err(Dropped::CodecNotNegotiated),
+        let skipped = if format.strips && !packet.payload.is_empty() {
+            let own = red::primary(&packet.payload).ok_or(Dropped::CodecNotNegotiated)?;
+            packet.payload.len() - own.len()
+        } else {
+            0
         };
         let left_out = if packet.payload.is_empty() {
             Some(Dropped::Padding)
