@@ -1,6 +1,8 @@
 //! Where the log goes and how it looks: lines for people, JSON, the journal's fields, and traces of
 //! joins.
 
+mod journal;
+
 use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -15,6 +17,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, reload};
+
+use journal::Journal;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -116,11 +120,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let lines = || tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let journal = || {
-        Ok(tracing_journald::layer()
-            .map_err(LogError::Journal)?
-            .boxed())
-    };
+    let journal = || Ok(Journal::find().map_err(LogError::Journal)?.boxed());
     let human = || lines().with_ansi(io::stderr().is_terminal()).boxed();
     match format {
         Format::Journald => journal(),

@@ -174,11 +174,10 @@ const RULES: [Rule; 19] = [
     },
     Rule {
         module: "log",
-        own: &[],
+        own: &["log"],
         packages: &[
             "tracing",
             "tracing_subscriber",
-            "tracing_journald",
             "tracing_opentelemetry",
             "opentelemetry",
             "opentelemetry_otlp",

@@ -154,7 +154,9 @@ def reloaded(machine):
     with open(path, "w", encoding="utf-8") as file:
         file.write(before.replace("max_rooms: 1000\n", "max_rooms: 7\n"))
     machine.run("systemctl", "reload", "corelay")
-    until("the change is told", lambda: "rooms.max_rooms" in machine.fields())
+    # In the line that an operator reads, and as a field that can be asked for.
+    until("the change is told", lambda: "read again changed=rooms.max_rooms" in machine.log())
+    assert "F_CHANGED=rooms.max_rooms\n" in machine.fields(), machine.fields()
     with open(path, "w", encoding="utf-8") as file:
         file.write(before.replace("max_rooms:", "max_romms:"))
     machine.run("systemctl", "reload", "corelay")
@@ -191,10 +193,14 @@ def restarted(machine):
 
 
 def drained(machine):
-    """`systemctl stop` lets a call end by itself."""
+    """`systemctl stop` lets a call end by itself, however long systemd waits for others."""
+    write("etc/systemd/system/corelay.service.d/test.conf", "[Service]\nTimeoutStopSec=3\n")
+    machine.run("systemctl", "daemon-reload")
     stream, _ = signalling.join(8080, "room", DEADLINE)
     machine.run("systemctl", "stop", "--no-block", "corelay")
+    began = time.monotonic()
     until("it drains", lambda: get("/readyz") == 503)
+    until("systemd would have killed it", lambda: time.monotonic() > began + 5)
     assert machine.shows("ActiveState") == "deactivating" and get("/livez") == 200
     signalling.say(stream, {"type": "leave"})
     until("it has stopped", lambda: machine.shows("ActiveState") == "inactive")
