@@ -24,8 +24,9 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::process;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
@@ -166,9 +167,15 @@ pub struct Shards {
     /// Which steering is live.
     pub steering: Steering,
     threads: Vec<JoinHandle<()>>,
+    /// Each thread holds the other end until it is over.
+    over: Receiver<Infallible>,
     door: Option<Door>,
     ending: Ending,
 }
+
+/// How long shards that are told to end may take, which is a turn. A kernel that does not let a
+/// thread go must not hold up the process.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Tells the shards to end, when dropped.
 #[derive(Debug)]
@@ -210,12 +217,10 @@ pub fn start(
     let rings = neighbours::rings(&wakers);
     let tcp = open_door(options.tcp, udp, &wakers)?;
     let mut ports = tcp.ports.into_iter();
-    let mut ending = Ending {
-        stops: Vec::new(),
-        wakers,
-    };
+    let mut ending = Ending::new(wakers);
     let (pulses, mut commands, mut threads) = (pulses(&ending.wakers), Vec::new(), Vec::new());
     let mut feedback = attached.feedback.into_iter();
+    let (lives, over) = crossbeam_channel::bounded(0);
     for (((shard, bed), socket), neighbours) in ids.zip(beds).zip(sockets).zip(rings) {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         ending.stops.push(stop);
@@ -240,7 +245,8 @@ pub fn start(
             stop: stopped,
         };
         let cpu = cpus.get(shard.index() % cpus.len().max(1)).copied();
-        let thread = spawn(bed, parts, cpu).map_err(|error| StartError::Thread(shard, error))?;
+        let thread = spawn(bed, parts, cpu, lives.clone());
+        let thread = thread.map_err(|error| StartError::Thread(shard, error))?;
         threads.push(thread);
     }
     Ok(Shards {
@@ -250,6 +256,7 @@ pub fn start(
         driver,
         steering,
         threads,
+        over,
         door: tcp.door,
         ending,
     })
@@ -317,13 +324,20 @@ fn open_door(choice: TcpChoice, udp: SocketAddr, wakers: &[Waker]) -> Result<Tcp
     })
 }
 
-/// Starts one shard's thread and waits until it runs or says why it cannot.
-fn spawn(bed: Bed, parts: Parts, cpu: Option<usize>) -> io::Result<JoinHandle<()>> {
+/// Starts one shard's thread and waits until it runs or says why it cannot. The thread drops `life`
+/// as the last thing.
+fn spawn(
+    bed: Bed,
+    parts: Parts,
+    cpu: Option<usize>,
+    life: Sender<Infallible>,
+) -> io::Result<JoinHandle<()>> {
     let shard = parts.shard;
     let (ready, readiness) = crossbeam_channel::bounded(1);
     let thread = thread::Builder::new()
         .name(format!("shard-{shard}"))
         .spawn(move || {
+            let _life = life;
             let _guard = EndProcess(shard);
             if let Err(error) = cpu.map_or(Ok(()), sys::pin_to) {
                 warn!(%shard, ?cpu, %error, "the shard is not pinned to its CPU and may be slower");
@@ -356,16 +370,26 @@ impl Drop for EndProcess {
 }
 
 impl Shards {
-    /// Ends the shards and waits for their threads.
+    /// Ends the shards and waits for their threads, but not for ever.
     pub fn stop(self) {
         drop(self.ending);
         if let Some(door) = self.door {
             door.stop();
         }
+        if self.over.recv_timeout(STOP_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+            return error!("a shard does not end: the process ends without it");
+        }
         for thread in self.threads {
             // A panic has ended the process before this.
             let _ = thread.join();
         }
+    }
+}
+
+impl Ending {
+    fn new(wakers: Vec<Waker>) -> Self {
+        let stops = Vec::new();
+        Self { stops, wakers }
     }
 }
 
@@ -388,7 +412,6 @@ mod tests {
     use std::env;
     use std::net::UdpSocket;
     use std::os::unix::process::ExitStatusExt;
-    use std::time::Duration;
 
     use tokio::sync::mpsc::Receiver;
     use tokio::time::timeout;

@@ -750,8 +750,10 @@ mod tests {
             alive.say(&json!({"type": "ping"})).await;
             alive.hear("pong").await
         });
-        // It may come back for a while longer.
-        let patience = limits::SILENCE_TIMEOUT * 2 + limits::Options::default().resume_timeout;
+        // docs/operations.md: as long as this at most, also when the server drains. The silence is
+        // noticed by the next ping; then it may come back for a while longer.
+        let noticed = limits::SILENCE_TIMEOUT + limits::PING_INTERVAL;
+        let patience = noticed + limits::Options::default().resume_timeout + limits::SWEEP_INTERVAL;
         let left = timeout(patience, server.woken.recv()).await;
         left.expect("a command in time");
         let leave = Command::Leave { peer: silent_peer };

@@ -191,6 +191,28 @@ async fn the_deadline_of_a_drain_ends_the_process() {
 }
 
 #[tokio::test]
+async fn whoever_vanishes_holds_a_drain_up_only_while_it_may_come_back() {
+    let variables = [("CORELAY_ROOMS_RESUME_TIMEOUT", "1")];
+    let server = Server::start_with(&[], &variables).await.unwrap();
+    let callers = vec![
+        Caller::join(&server, "room", VOICE).await,
+        Caller::join(&server, "room", VOICE).await,
+    ];
+    let callers = talk(callers, 10).await;
+    // One whose media never came, in another room.
+    let mut silent = server.connect().await;
+    enter(&mut silent, "another").await;
+    server.ask_to_drain().await;
+    silent.expect("server-draining").await;
+    // None of them says goodbye, and nobody answers the server's datagrams.
+    drop((callers, silent));
+    let run = server.ended().await;
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    // Not by the deadline, which is minutes away.
+    assert!(run.err.contains("drained: ending"), "{}", run.err);
+}
+
+#[tokio::test]
 async fn a_second_sigterm_ends_at_once() {
     let server = Server::start(&[]).await;
     let mut ada = server.connect().await;
