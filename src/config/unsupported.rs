@@ -33,7 +33,10 @@ const REASONS: [(&str, &str); 4] = [
         "performance.max_cpu_per_room",
         "a room lives on one shard, so that it never uses more than one core",
     ),
-    ("performance.hardware_acceleration", "nothing is transcoded"),
+    (
+        "performance.hardware_acceleration",
+        "calls are not transcoded, and recordings are composed by the CPU",
+    ),
     (
         "performance.max_memory_per_room",
         "memory is not counted by room; what each participant can make the server keep is bounded",
@@ -79,6 +82,7 @@ fn find(tree: &Value, path: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::value::Whole;
 
     #[test]
     fn each_option_without_effect_is_an_option() {
@@ -87,6 +91,19 @@ mod tests {
             let found = trees.iter().any(|tree| find(tree, path).is_some());
             assert!(found, "{path}");
         }
+    }
+
+    #[test]
+    fn what_a_machine_is_not_held_to_is_said_with_its_reason() {
+        let mut config = Config::default();
+        let asked = &mut config.file.performance;
+        asked.max_cpu_per_room = Whole::new(25);
+        asked.max_memory_per_room = Whole::new(100);
+        asked.hardware_acceleration = true;
+        asked.garbage_collection_interval = Whole::new(30);
+        let told = set_without_effect(&config);
+        assert_eq!(told.len(), 4, "{told:?}");
+        assert!(told.iter().all(|option| reason(option).is_some()));
     }
 
     #[test]
