@@ -25,6 +25,7 @@ pub(crate) struct Outcome {
     pub(crate) rss_before_bytes: Option<u64>,
     pub(crate) rss_after_bytes: Option<u64>,
     pub(crate) rss_bytes_per_subscriber: Option<f64>,
+    pub(crate) memory: Option<Memory>,
     pub(crate) server_cpu_pct: Option<f64>,
     pub(crate) generator_cpu_pct: f64,
     /// The longest time in which some subscriber got nothing from some source.
@@ -51,6 +52,20 @@ pub(crate) struct Outcome {
     /// The delay at each of many quantiles, for the plot.
     pub(crate) delay_curve: Vec<(f64, f64)>,
     pub(crate) plan: Plan,
+}
+
+/// The server's own memory where clients come and go, in bytes; of files, such as its program,
+/// nothing counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    /// Before the first client joined.
+    pub(crate) start: u64,
+    /// The most that any second of the measurement ended with.
+    pub(crate) peak: u64,
+    /// With all clients, at the end of it.
+    pub(crate) end: u64,
+    /// Twenty seconds after all had left.
+    pub(crate) left: u64,
 }
 
 /// One-way forwarding delay, in microseconds.
@@ -107,6 +122,19 @@ impl Outcome {
             ));
         } else {
             lines.push("server      not measured: give --server-pid".to_owned());
+        }
+        if let Some(Memory {
+            start,
+            peak,
+            end,
+            left,
+        }) = self.memory
+        {
+            let [start, peak, end, left] = [start, peak, end, left].map(|bytes| bytes as f64 / 1e6);
+            lines.push(format!(
+                "memory      {start:.1} MB of its own before, {peak:.1} at most, {end:.1} at the \
+                 end, {left:.1} when all have left"
+            ));
         }
         let per_cpu = self.joins_per_cpu_second;
         let per_cpu = per_cpu.map_or_else(String::new, |n| format!(", {n:.0} per CPU second"));

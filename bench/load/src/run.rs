@@ -14,7 +14,7 @@ use str0m::crypto::from_feature_flags;
 use crate::client::Shared;
 use crate::clock::{self, Moment};
 use crate::plan::{BadPlan, Joins, Plan, SfuKind};
-use crate::result::{Delays, Outcome, Sample};
+use crate::result::{Delays, Memory, Outcome, Sample};
 use crate::server;
 use crate::sfu::Member;
 use crate::tally::{Source, histogram};
@@ -26,6 +26,8 @@ const COMING_UP: Duration = Duration::from_secs(60);
 const DRAINING: Duration = Duration::from_secs(1);
 /// Corelay sends its counters once a second.
 const COUNTERS_SETTLE: Duration = Duration::from_millis(2_500);
+/// How long after the last has left memory is looked at; corelay gives it back after ten seconds.
+const MEMORY_SETTLES: Duration = Duration::from_secs(20);
 /// A thread busier than this, in percent, is late for some of what it should do.
 const BUSY_PCT: f64 = 85.0;
 /// Frames later than this at the 99th percentile, in milliseconds, are not the load asked for.
@@ -54,6 +56,7 @@ struct Run {
     threads: Vec<JoinHandle<io::Result<Report>>>,
     joined: u64,
     seat_count: usize,
+    memory: Option<Memory>,
     progress: Progress,
 }
 
@@ -62,6 +65,10 @@ pub(crate) fn run(name: &str, plan: &Plan) -> Result<Outcome, RunError> {
     plan.check()?;
     let mut run = Run::start(plan)?;
     let rss_before = run.rss();
+    run.memory = own_memory(plan).map(|start| Memory {
+        start,
+        ..Memory::default()
+    });
     let cpu_before = run.server_cpu();
     let joining = Moment::now().instant;
     run.join_all()?;
@@ -80,12 +87,14 @@ pub(crate) fn run(name: &str, plan: &Plan) -> Result<Outcome, RunError> {
     let stats_after = run.stats();
     let reports = run.leave()?;
     let stats_left = run.stats_when_left();
+    run.look_at_memory_left();
     let mut outcome = Outcome {
         name: name.to_owned(),
         sfu: format!("{:?}", plan.sfu).to_lowercase(),
         rss_bytes: rss,
         rss_before_bytes: rss_before,
         rss_after_bytes: run.rss(),
+        memory: run.memory.filter(|_| plan.stay.is_some()),
         joins,
         join_seconds,
         timeline,
@@ -100,6 +109,11 @@ pub(crate) fn run(name: &str, plan: &Plan) -> Result<Outcome, RunError> {
     }
     run.progress.clear();
     Ok(outcome)
+}
+
+/// The server's own memory.
+fn own_memory(plan: &Plan) -> Option<u64> {
+    plan.server_pid.and_then(|pid| server::own_bytes(pid).ok())
 }
 
 /// What the measured time cost.
@@ -140,6 +154,7 @@ impl Run {
             threads,
             joined: 0,
             seat_count: 0,
+            memory: None,
             progress: Progress::new(),
         })
     }
@@ -253,6 +268,9 @@ impl Run {
                 rss_bytes: self.rss(),
                 ..Sample::default()
             });
+            if let (Some(memory), Some(own)) = (&mut self.memory, own_memory(&self.plan)) {
+                (memory.peak, memory.end) = (memory.peak.max(own), own);
+            }
             last = now;
         }
         self.board.begin(Phase::Draining);
@@ -290,6 +308,15 @@ impl Run {
             }
         }
         self.stats()
+    }
+
+    /// Where clients come and go: the server gives memory back some time after the last has left.
+    fn look_at_memory_left(&mut self) {
+        if let (Some(memory), Some(_)) = (&mut self.memory, self.plan.stay) {
+            self.progress.clear();
+            clock::rest(MEMORY_SETTLES);
+            memory.left = own_memory(&self.plan).unwrap_or_default();
+        }
     }
 
     fn stats(&self) -> Option<Value> {

@@ -27,8 +27,18 @@ pub(crate) fn cpu_ns(pid: u32) -> io::Result<u64> {
 
 /// Resident memory of a process, in bytes.
 pub(crate) fn rss_bytes(pid: u32) -> io::Result<u64> {
+    status(pid, "VmRSS:")
+}
+
+/// What of it is the process's own, and not of a file such as its program.
+pub(crate) fn own_bytes(pid: u32) -> io::Result<u64> {
+    status(pid, "RssAnon:")
+}
+
+/// A line of proc(5)'s status, in bytes.
+fn status(pid: u32, name: &str) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
     Ok(kib.unwrap_or(0) * 1024)
 }
@@ -110,7 +120,8 @@ mod tests {
     fn the_own_process_uses_cpu_and_memory() {
         let own = std::process::id();
         assert!(cpu_ns(own).unwrap() > 0);
-        assert!(rss_bytes(own).unwrap() > 100_000);
+        let memory = own_bytes(own).unwrap();
+        assert!(memory > 100_000 && memory < rss_bytes(own).unwrap());
     }
 
     #[test]

@@ -73,6 +73,22 @@ fn notes(group: &[&Outcome]) -> Vec<String> {
     if unsound > 0 {
         notes.push(format!("{unsound} FAILED"));
     }
+    for memory in group.iter().filter_map(|outcome| outcome.memory) {
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        notes.push(format!(
+            "memory {:.1} MB, at most {:.1}, then {:.1}",
+            mb(memory.start),
+            mb(memory.peak),
+            mb(memory.left)
+        ));
+    }
+    let left = group
+        .iter()
+        .filter_map(|outcome| outcome.left_behind.as_ref());
+    let left: u64 = left.flatten().map(|(_, count)| count).sum();
+    if left > 0 {
+        notes.push(format!("{left} left behind"));
+    }
     // That a layer is not the one a viewer is sent is no loss.
     let dropped = group.iter().filter_map(|outcome| outcome.dropped.as_ref());
     let dropped = dropped
