@@ -51,6 +51,10 @@ const BUSY: f64 = 0.85;
 /// Length of turns above which media is late.
 const TURN: Duration = Duration::from_millis(20);
 
+/// Share of its time from which on its turns count. A shard that is idle for longer has long turns
+/// when another program has its core, and nothing that it gives up makes them shorter.
+const TURNS_COUNT: f64 = 0.3;
+
 /// Datagrams waiting for the kernel above which the network takes less than there is.
 const BACKLOG: u64 = 2048;
 
@@ -86,7 +90,10 @@ pub struct Ladder {
 fn pressure(load: Load) -> f64 {
     let backlog = load.backlog as f64 / BACKLOG as f64;
     let commands = load.commands as f64 / COMMANDS as f64;
-    let turn = load.turn_p99.as_secs_f64() / TURN.as_secs_f64();
+    let turn = match load.busy >= TURNS_COUNT {
+        true => load.turn_p99.as_secs_f64() / TURN.as_secs_f64(),
+        false => 0.0,
+    };
     (load.busy / BUSY).max(turn).max(backlog).max(commands)
 }
 
@@ -192,7 +199,7 @@ mod tests {
             busy(0.9),
             Load {
                 turn_p99: Duration::from_millis(30),
-                ..busy(0.1)
+                ..busy(0.4)
             },
             Load {
                 backlog: 4000,
@@ -206,5 +213,14 @@ mod tests {
             assert!(pressure(load) > 1.0, "{load:?}");
         }
         assert!(pressure(busy(0.5)) < RELIEVED);
+    }
+
+    #[test]
+    fn long_turns_of_an_idle_shard_are_another_programs_doing() {
+        let held_up = Load {
+            turn_p99: Duration::from_millis(300),
+            ..busy(0.1)
+        };
+        assert!(pressure(held_up) < RELIEVED);
     }
 }
