@@ -15,14 +15,25 @@ pub(super) fn append_id(out: &mut Vec<u8>, id: Id) {
 
 /// Appends a size in 8 bytes, so that it can be replaced in place.
 pub(super) fn append_size(out: &mut Vec<u8>, size: u64) {
-    out.extend((size | 1 << 56).to_be_bytes());
+    out.extend(wide_size(size));
+}
+
+/// A size in 8 bytes.
+pub(super) fn wide_size(size: u64) -> [u8; 8] {
+    (size | 1 << 56).to_be_bytes()
 }
 
 /// Appends an element with these bytes.
 pub(super) fn append_bytes(out: &mut Vec<u8>, id: Id, bytes: &[u8]) {
+    append_parts(out, id, &[], bytes);
+}
+
+/// Appends an element with these bytes one after the other.
+pub(super) fn append_parts(out: &mut Vec<u8>, id: Id, first: &[u8], rest: &[u8]) {
     append_id(out, id);
-    append_short_size(out, bytes.len());
-    out.extend_from_slice(bytes);
+    append_short_size(out, first.len() + rest.len());
+    out.extend_from_slice(first);
+    out.extend_from_slice(rest);
 }
 
 /// Appends an element with an unsigned number.

@@ -10,8 +10,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 
 use super::depacketise::Setup;
 use super::ebml::{
-    self, Id, append_bytes, append_float, append_id, append_master, append_size, append_uint,
-    append_wide_uint,
+    self, Id, append_bytes, append_float, append_id, append_master, append_parts, append_size,
+    append_uint, append_wide_uint, wide_size,
 };
 use super::pieces::{Entry, Pieces, Truncate};
 use crate::engine::codec::Codec;
@@ -45,6 +45,8 @@ const TIMESTAMP: Id = 0xE7;
 const SIMPLE_BLOCK: Id = 0xA3;
 const CUES: Id = 0x1C53_BB6B;
 
+/// Bytes of a cluster's ID and size.
+const CLUSTER_HEAD_BYTES: usize = 12;
 /// Bytes that are left for the seek head.
 const SEEK_HEAD_BYTES: usize = 96;
 /// Bytes of the duration: its ID, its size, eight bytes of number.
@@ -57,7 +59,7 @@ const TRACK: u64 = 1;
 pub struct Webm<W> {
     file: Pieces<W>,
     layout: Layout,
-    cluster: Option<Cluster>,
+    cluster: Cluster,
     index: Vec<Entry>,
 }
 
@@ -73,12 +75,41 @@ struct Layout {
     tracks: u64,
 }
 
-/// A cluster that is not written yet.
-#[derive(Debug)]
+/// The cluster that is not written yet. Its memory serves all clusters of the file, and each frame
+/// is copied once: into its place there.
+#[derive(Debug, Default)]
 struct Cluster {
     begin_ms: u64,
     begins_with_keyframe: bool,
-    blocks: Vec<u8>,
+    /// What is written, from the cluster's head on; empty while there is no frame.
+    piece: Vec<u8>,
+}
+
+impl Cluster {
+    /// Begins it, with its size left open.
+    fn begin(&mut self, ms: u64, is_keyframe: bool) {
+        self.begin_ms = ms;
+        self.begins_with_keyframe = is_keyframe;
+        append_id(&mut self.piece, CLUSTER);
+        append_size(&mut self.piece, 0);
+        append_uint(&mut self.piece, TIMESTAMP, ms);
+    }
+
+    /// Appends a frame, as a block of the only track (RFC 9559 §10.2).
+    fn push(&mut self, ms: u64, is_keyframe: bool, data: &[u8]) {
+        let relative = i16::try_from(ms.saturating_sub(self.begin_ms)).unwrap_or(i16::MAX);
+        let [high, low] = relative.to_be_bytes();
+        let flags = if is_keyframe { 0x80 } else { 0 };
+        let head = [0x80 | TRACK as u8, high, low, flags];
+        append_parts(&mut self.piece, SIMPLE_BLOCK, &head, data);
+    }
+
+    /// The whole cluster, to be written.
+    fn close(&mut self) -> &[u8] {
+        let bytes = (self.piece.len() - CLUSTER_HEAD_BYTES) as u64;
+        self.piece[CLUSTER_HEAD_BYTES - 8..CLUSTER_HEAD_BYTES].copy_from_slice(&wide_size(bytes));
+        &self.piece
+    }
 }
 
 impl<W: Write + Seek + Truncate> Webm<W> {
@@ -97,7 +128,7 @@ impl<W: Write + Seek + Truncate> Webm<W> {
         Ok(Self {
             file: Pieces::new(out, &head)?,
             layout,
-            cluster: None,
+            cluster: Cluster::default(),
             index: Vec::new(),
         })
     }
@@ -108,24 +139,17 @@ impl<W: Write + Seek + Truncate> Webm<W> {
     ///
     /// What the file system says.
     pub fn write(&mut self, ms: u64, is_keyframe: bool, data: &[u8]) -> io::Result<()> {
-        let is_over = self.cluster.as_ref().is_some_and(|cluster| {
-            ms.saturating_sub(cluster.begin_ms) >= CLUSTER_MS
-                || cluster.blocks.len() + data.len() > CLUSTER_BYTES
-        });
-        if is_over {
+        let Cluster {
+            begin_ms, piece, ..
+        } = &self.cluster;
+        let is_long = ms.saturating_sub(*begin_ms) >= CLUSTER_MS;
+        if !piece.is_empty() && (is_long || piece.len() + data.len() > CLUSTER_BYTES) {
             self.flush()?;
         }
-        let cluster = self.cluster.get_or_insert_with(|| Cluster {
-            begin_ms: ms,
-            begins_with_keyframe: is_keyframe,
-            blocks: Vec::new(),
-        });
-        let relative = i16::try_from(ms.saturating_sub(cluster.begin_ms)).unwrap_or(i16::MAX);
-        let mut block = vec![0x80 | TRACK as u8];
-        block.extend(relative.to_be_bytes());
-        block.push(if is_keyframe { 0x80 } else { 0 });
-        block.extend_from_slice(data);
-        append_bytes(&mut cluster.blocks, SIMPLE_BLOCK, &block);
+        if self.cluster.piece.is_empty() {
+            self.cluster.begin(ms, is_keyframe);
+        }
+        self.cluster.push(ms, is_keyframe, data);
         Ok(())
     }
 
@@ -135,24 +159,17 @@ impl<W: Write + Seek + Truncate> Webm<W> {
     ///
     /// What the file system says.
     pub fn flush(&mut self) -> io::Result<()> {
-        let Some(cluster) = &self.cluster else {
+        if self.cluster.piece.is_empty() {
             return Ok(());
-        };
-        let mut time = Vec::new();
-        append_uint(&mut time, TIMESTAMP, cluster.begin_ms);
-        let mut piece = Vec::with_capacity(32 + cluster.blocks.len());
-        append_id(&mut piece, CLUSTER);
-        append_size(&mut piece, (time.len() + cluster.blocks.len()) as u64);
-        piece.extend(time);
-        piece.extend_from_slice(&cluster.blocks);
+        }
         // A cluster that does not fit waits for another try.
-        let at = self.file.append(&piece)?;
-        let ms = cluster.begin_ms;
+        let at = self.file.append(self.cluster.close())?;
+        let ms = self.cluster.begin_ms;
         let is_due = |last: &Entry| ms >= last.ms + CUE_MS;
-        if cluster.begins_with_keyframe && self.index.last().is_none_or(is_due) {
+        if self.cluster.begins_with_keyframe && self.index.last().is_none_or(is_due) {
             self.index.push(Entry { ms, at });
         }
-        self.cluster = None;
+        self.cluster.piece.clear();
         Ok(())
     }
 
