@@ -24,6 +24,8 @@ use media::MediaFile;
 use read::Problem;
 use sections::WebrtcFile;
 
+use crate::record::jitter;
+
 /// Variables with our prefix that are no options of the two files.
 const OTHER_VARIABLES: [&str; 3] = ["CORELAY_CONFIG", "CORELAY_MEDIA", "CORELAY_TARGET_DIR"];
 
@@ -126,13 +128,18 @@ impl Config {
                         coturn's static-auth-secret";
             return Err(webrtc.problem("webrtc.turn.secret", what.to_owned()));
         }
-        if media_path.jitter_buffer_target.value() > media_path.jitter_buffer_max.value() {
+        let jitter::Options { target, max } = self.jitter();
+        if target > max {
             let what = format!(
-                "this is {}, more than webrtc.jitter_buffer_max, {}",
-                media_path.jitter_buffer_target.value(),
-                media_path.jitter_buffer_max.value()
+                "this is {}, more than the jitter_buffer_max, {}",
+                target.as_millis(),
+                max.as_millis()
             );
-            return Err(webrtc.problem("webrtc.jitter_buffer_target", what));
+            let section = match self.file.recording.jitter_buffer_target {
+                value::Delay::Auto => "webrtc",
+                value::Delay::Milliseconds(_) => "recording",
+            };
+            return Err(webrtc.problem(&format!("{section}.jitter_buffer_target"), what));
         }
         if self.media.video.codecs.is_empty() {
             let what = "the list is empty; name at least one of VP8, VP9, H264, AV1".to_owned();

@@ -4,7 +4,7 @@ use super::sections::{
     CallLog, Container, Driver, KeyframeInterval, Log, LogFormat, Metrics, Performance, RateLimit,
     Recording, Rooms, Server, Steering, Tls, Turn, Warnings, Webhooks, Webrtc,
 };
-use super::value::{Announced, Endpoint, Host, Origin, Secret, Shards, Tcp, Upload, Whole};
+use super::value::{Announced, Delay, Endpoint, Host, Origin, Secret, Shards, Tcp, Upload, Whole};
 use crate::record::layout::Layout;
 use crate::record::order::Layer;
 use crate::record::template::Template;
@@ -133,6 +133,8 @@ impl Default for Recording {
             audio_bitrate: const { Whole::new(128_000) },
             auto: false,
             path_template: Template::default(),
+            jitter_buffer_target: Delay::Auto,
+            jitter_buffer_max: Delay::Auto,
             min_free_space: const { Whole::new(1_024) },
             retention: const { Whole::new(0) },
             compose: false,

@@ -9,7 +9,7 @@ use super::Config;
 use super::keys::problem;
 use super::read::Problem;
 use super::sections::{Container, Driver, Steering};
-use super::value::{Origin, Shards, Tcp, Upload, Whole};
+use super::value::{Delay, Origin, Shards, Tcp, Upload, Whole};
 use crate::engine::caps::{Cap, Caps};
 use crate::engine::dtls::Identity;
 use crate::engine::keyframe::Pacing;
@@ -233,7 +233,7 @@ impl Config {
     ///
     /// [`Problem`] when the object store cannot be used as it is configured.
     pub fn record_options(&self) -> Result<Option<record::Options>, Problem> {
-        let (file, media_path) = (&self.file.recording, &self.file.webrtc);
+        let file = &self.file.recording;
         if !file.enabled {
             return Ok(None);
         }
@@ -254,10 +254,7 @@ impl Config {
                 Container::Webm => Format::Webm,
                 Container::Mp4 => Format::Mp4,
             },
-            jitter: record::jitter::Options {
-                target: milliseconds(media_path.jitter_buffer_target),
-                max: milliseconds(media_path.jitter_buffer_max),
-            },
+            jitter: self.jitter(),
             min_free_bytes: file.min_free_space.value() << 20,
             retention: (!retention.is_zero()).then_some(retention),
             after: after::Options {
@@ -266,6 +263,19 @@ impl Config {
                 keeps_local: file.keep_local,
             },
         }))
+    }
+
+    /// How long a recording waits for missing packets.
+    pub(super) fn jitter(&self) -> record::jitter::Options {
+        let (file, media_path) = (&self.file.recording, &self.file.webrtc);
+        let or = |own, other| match own {
+            Delay::Auto => milliseconds(other),
+            Delay::Milliseconds(number) => Duration::from_millis(number.into()),
+        };
+        record::jitter::Options {
+            target: or(file.jitter_buffer_target, media_path.jitter_buffer_target),
+            max: or(file.jitter_buffer_max, media_path.jitter_buffer_max),
+        }
     }
 
     /// Where recordings are uploaded to.

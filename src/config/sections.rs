@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::value::{
-    Announced, Endpoint, HeaderField, Host, IceUrl, Origin, Secret, Shards, Tcp, Upload, Whole,
+    Announced, Delay, Endpoint, HeaderField, Host, IceUrl, Origin, Secret, Shards, Tcp, Upload,
+    Whole,
 };
 use crate::record::layout::Layout;
 use crate::record::order::Layer;
@@ -208,6 +209,10 @@ pub struct Recording {
     pub auto: bool,
     /// Where in `path` each recording has its directory.
     pub path_template: Template,
+    /// Delay that the jitter buffer aims at; `auto` for [`Webrtc::jitter_buffer_target`].
+    pub jitter_buffer_target: Delay,
+    /// Delay that it never exceeds; `auto` for [`Webrtc::jitter_buffer_max`].
+    pub jitter_buffer_max: Delay,
     /// Free space of the disk below which nothing is recorded, in MiB.
     pub min_free_space: Whole<0, 1_000_000_000>,
     /// How long recordings are kept, in days; 0 for ever.

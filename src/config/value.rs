@@ -262,6 +262,35 @@ impl Scalar for Shards {
     }
 }
 
+/// A delay that another option says, unless this one does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delay {
+    /// As the other option.
+    #[default]
+    Auto,
+    /// So many milliseconds.
+    Milliseconds(u32),
+}
+
+impl Scalar for Delay {
+    const EXPECTED: &'static str = "`auto` or a whole number of milliseconds from 0 to 60000";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text == "auto" {
+            return Some(Self::Auto);
+        }
+        let number = text.parse().ok()?;
+        (number <= 60_000).then_some(Self::Milliseconds(number))
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Milliseconds(number) => number.to_string(),
+        }
+    }
+}
+
 impl Scalar for Endpoint {
     const EXPECTED: &'static str =
         "an IP address and a port, such as 0.0.0.0:10000 or \"[::]:10000\"";
@@ -430,6 +459,7 @@ macro_rules! scalar {
 
 scalar!(
     Shards,
+    Delay,
     Endpoint,
     Tcp,
     Host,
