@@ -12,32 +12,27 @@ use crate::engine::codec::Codec;
 /// What kind of files are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// WebM; H264, which it does not know, in fragmented MP4.
+    /// WebM; H264, which it does not know, in Matroska, of which it is a part.
     #[default]
     Webm,
     /// Fragmented MP4; VP8 and VP9 in WebM, where players look for them.
     Mp4,
-    /// WebM, or Matroska for H264, with frames that only their senders' key opens.
+    /// As [`Format::Webm`], with frames that only their senders' key opens.
     Opaque,
 }
 
 impl Format {
     /// Whether a codec goes into MP4.
     fn is_mp4(self, codec: Codec) -> bool {
-        match codec {
-            _ if self == Self::Opaque => false,
-            Codec::H264 => true,
-            Codec::Vp8 | Codec::Vp9 => false,
-            Codec::Opus | Codec::Av1 => self == Self::Mp4,
-        }
+        self == Self::Mp4 && !matches!(codec, Codec::Vp8 | Codec::Vp9)
     }
 
     /// How the names of its files end.
     #[must_use]
     pub fn extension(self, codec: Codec) -> &'static str {
-        match self {
-            Self::Opaque if codec == Codec::H264 => "mkv",
+        match codec {
             _ if self.is_mp4(codec) => "mp4",
+            Codec::H264 => "mkv",
             _ => "webm",
         }
     }

@@ -57,12 +57,13 @@ export function checkFiles(manifest, directory, wanted) {
 }
 
 /**
- * Decodes every frame: ffmpeg has nothing to say about a file that is whole. It counts in the file's
- * milliseconds; by itself it would in frames of a rate that it guesses, and complain where two frames
- * of a camera fall together in that.
+ * Decodes every frame: ffmpeg has nothing to say about a file that is whole. Matroska tells it how many
+ * pictures a second there may be. For MP4 it guesses that, and would complain where two pictures of a
+ * camera fall together in what it guessed: there it counts in milliseconds.
  */
 export function decode(file) {
-  const args = ['-v', 'error', '-i', file, '-enc_time_base:v', '1:1000', '-f', 'null', '-'];
+  const count = file.endsWith('.mp4') ? ['-enc_time_base:v', '1:1000'] : [];
+  const args = ['-v', 'error', '-i', file, ...count, '-f', 'null', '-'];
   const { status, stderr } = spawnSync('ffmpeg', args, { encoding: 'utf8' });
   if (status !== 0 || stderr !== '') throw new Error(`${path.basename(file)}: ${stderr}`);
   return probe(file);

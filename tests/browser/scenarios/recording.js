@@ -7,6 +7,7 @@ import path from 'node:path';
 import { beepAndFlash, offsets, untilSteady } from '../beeps.js';
 import { FROM_LOSSY, losing } from '../network.js';
 import { api, checkFiles, decode, expect, playing, probe, untilFinished } from '../recordings.js';
+import { Server } from '../server.js';
 import { until } from '../until.js';
 
 const RECORDINGS = path.join(process.env.CORELAY_SCRATCH, 'recordings');
@@ -72,23 +73,25 @@ export async function run({ server, browsers, check }) {
   await Promise.all([fay.page.close(), gil.page.close()]);
 
   const firefox = await browsers.firefox();
-  await check('what Chromium sends at one time is together in the files', async () => {
-    const alone = await browsers.chromium();
-    const hal = await browsers.join(alone, 'recorded-beeps', 'Hal', {}, null, beepAndFlash);
-    await hal.untilState('connected');
-    const { recordingId } = await api('POST', '/api/rooms/recorded-beeps/recording/start');
-    await hal.page.evaluate(() => window.flashes.splice(0));
-    await untilSteady(hal);
-    await api('POST', '/api/rooms/recorded-beeps/recording/stop');
-    const manifest = await untilFinished(recordingId);
-    checkFiles(manifest, RECORDINGS, { vp8: 1, opus: 1 });
-    const [{ id }] = manifest.participants;
-    const apart = offsets(manifest, path.join(RECORDINGS, manifest.directory), id);
-    const figures = `beeps are later by ${apart.map(Math.round).join(', ')} ms`;
-    if (apart.some((ms) => Math.abs(ms) > APART_MS)) throw new Error(figures);
-    await hal.page.close();
-    return figures;
-  });
+  for (const [alone, product] of [[await browsers.chromium(), 'Chromium'], [firefox, 'Firefox']]) {
+    await check(`what ${product} sends at one time is together in the files`, async () => {
+      const room = `recorded-beeps-${product.toLowerCase()}`;
+      const hal = await browsers.join(alone, room, 'Hal', {}, null, beepAndFlash);
+      await hal.untilState('connected');
+      const { recordingId } = await api('POST', `/api/rooms/${room}/recording/start`);
+      await hal.page.evaluate(() => window.flashes.splice(0));
+      await untilSteady(hal);
+      await api('POST', `/api/rooms/${room}/recording/stop`);
+      const manifest = await untilFinished(recordingId);
+      checkFiles(manifest, RECORDINGS, { vp8: 1, opus: 1 });
+      const [{ id }] = manifest.participants;
+      const apart = offsets(manifest, path.join(RECORDINGS, manifest.directory), id);
+      const figures = `beeps are later by ${apart.map(Math.round).join(', ')} ms`;
+      if (apart.some((ms) => Math.abs(ms) > APART_MS)) throw new Error(figures);
+      await hal.page.close();
+      return figures;
+    });
+  }
 
   const cy = await browsers.join(chromium, 'recorded-mixed', 'Cy');
   const dan = await browsers.join(firefox, 'recorded-mixed', 'Dan');
@@ -124,6 +127,31 @@ export async function run({ server, browsers, check }) {
     return checkFiles(manifest, RECORDINGS, {});
   });
   await Promise.all([cy.page.close(), dan.page.close()]);
+
+  await server.stop();
+  const fragmented = new Server('recording-mp4', [], {
+    ...serverEnvironment,
+    CORELAY_RECORDING_FORMAT: 'mp4',
+  });
+  await fragmented.start();
+  for (const codec of ['H264', 'AV1']) {
+    const room = `fragmented-${codec.toLowerCase()}`;
+    const ivy = await browsers.join(chromium, room, 'Ivy', { codec });
+    const jon = await browsers.join(chromium, room, 'Jon', { codec });
+    await Promise.all([ivy.untilSees(jon), jon.untilSees(ivy)]);
+    await check(`${codec} and Opus are recorded in fragmented MP4`, async () => {
+      const { recordingId } = await api('POST', `/api/rooms/${room}/recording/start`);
+      await playing(jon, ivy, SECONDS);
+      await api('POST', `/api/rooms/${room}/recording/stop`);
+      const manifest = await untilFinished(recordingId);
+      const names = manifest.tracks.flatMap(({ files }) => files.map(({ name }) => name));
+      expect(names.filter((name) => !name.endsWith('.mp4')).join(), '');
+      return checkFiles(manifest, RECORDINGS, { audio: 2, [codec.toLowerCase()]: 2 });
+    });
+    await Promise.all([ivy.page.close(), jon.page.close()]);
+  }
+  await fragmented.stop();
+  await server.start();
 
   await check('a recording is composed with everyone in it', async () => {
     const { recordings } = await api('GET', '/api/recordings');
