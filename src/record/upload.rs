@@ -352,10 +352,12 @@ mod tests {
     use std::ops::Range;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use hyper::Request;
     use hyper::body::Incoming;
+    use hyper::header::HeaderValue;
     use hyper::service::{Service, service_fn};
+    use hyper::{Request, Response};
     use hyper_util::rt::TokioIo;
+    use object_store::ClientOptions;
     use s3s::auth::SimpleAuth;
     use s3s::service::S3ServiceBuilder;
     use s3s_fs::FileSystem;
@@ -391,6 +393,38 @@ mod tests {
                 }
             }
         });
+        accept(listener, service)
+    }
+
+    /// A server that speaks as Google Cloud Storage does, to whoever has the token: its XML API is
+    /// that of S3, with an ETag in every answer about an object.
+    fn serve_google(listener: TcpListener, root: &Path) -> JoinHandle<()> {
+        let service = S3ServiceBuilder::new(FileSystem::new(root).unwrap()).build();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let shown = request.headers_mut().remove("authorization");
+            let answer = (shown
+                .as_ref()
+                .is_some_and(|token| token == "Bearer lovelace"))
+            .then(|| Service::call(&service, request));
+            async {
+                let Some(answer) = answer else {
+                    return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+                };
+                let mut answer = answer.await.map_err(io::Error::other)?;
+                let tag = HeaderValue::from_static("\"tag\"");
+                answer.headers_mut().entry("etag").or_insert(tag);
+                Ok(answer)
+            }
+        });
+        accept(listener, service)
+    }
+
+    fn accept<S>(listener: TcpListener, service: S) -> JoinHandle<()>
+    where
+        S: Service<Request<Incoming>, Response = Response<s3s::Body>, Error = io::Error>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+    {
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
@@ -475,6 +509,30 @@ mod tests {
         assert_arrived(&store, &media);
         assert!(!local.0.join("long.webm").exists());
         assert_eq!(Manifest::load(&local.0).unwrap(), manifest);
+    }
+
+    #[tokio::test]
+    async fn google_gets_the_same_files_in_parts_and_they_are_compared() {
+        let (local, store) = places("google");
+        let media = recording(&local.0);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = format!("http://{}", listener.local_addr().unwrap());
+        let _server = serve_google(listener, &store.0);
+        let builder = GoogleCloudStorageBuilder::new()
+            .with_bucket_name(BUCKET)
+            .with_base_url(&at)
+            .with_bearer_token("lovelace")
+            .with_client_options(ClientOptions::new().with_allow_http(true))
+            .with_retry(no_retries());
+        let bucket = Arc::new(builder.build().unwrap());
+        let target = Target::new(bucket, format!("gs://{BUCKET}"));
+        let manifest = target.try_upload(&local.0, false).await.unwrap();
+        assert_eq!(
+            manifest.uploaded_to.as_deref(),
+            Some("gs://recordings/daily/one")
+        );
+        assert_arrived(&store, &media);
+        assert!(!local.0.join("long.webm").exists());
     }
 
     #[tokio::test]

@@ -1,14 +1,22 @@
 //! What happens is told: by signed webhooks, and to administrators as server-sent events.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use hyper_util::rt::TokioIo;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use s3s_fs::FileSystem;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::caller::Caller;
+use super::recording::{Folder, talk_as};
 use super::server::{self, DEADLINE, Server};
 
 const SECRET: &str = "fedcba9876543210fedcba9876543210";
@@ -293,5 +301,97 @@ async fn there_is_a_bound_to_the_readers_of_events() {
         }
     };
     timeout(DEADLINE, freed).await.expect("places are freed");
+    server.end().await;
+}
+
+/// 20 ms of silence (RFC 6716 §3).
+const SILENCE: &[u8] = &[0xF8, 0xFF, 0xFE];
+
+/// An S3 server that checks signatures, with its buckets in a directory.
+async fn object_store(root: &Path) -> SocketAddr {
+    let mut service = S3ServiceBuilder::new(FileSystem::new(root).expect("a directory"));
+    service.set_auth(SimpleAuth::from_single("ada", "lovelace"));
+    let service = service.build();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.expect("it listens");
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(socket), service.clone());
+            tokio::spawn(connection);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_recording_is_told_by_webhook_and_as_an_event() {
+    let (local, store) = (Folder::new("told"), Folder::new("told-store"));
+    let bucket = store.0.join("calls");
+    std::fs::create_dir_all(&bucket).expect("its parent can be written");
+    let endpoint = format!("http://{}", object_store(&store.0).await);
+    let (url, mut posted) = receiver(&[]).await;
+    let text = format!(
+        "webhooks: {{urls: [\"{url}\"], secret: {SECRET}}}\n\
+         recording: {{enabled: true, min_free_space: 0, compose: true, path: \"{}\",\n  \
+         s3_upload: true, s3_bucket: calls, s3_endpoint: \"{endpoint}\",\n  \
+         s3_access_key_id: ada, s3_secret_access_key: lovelace}}\n",
+        local.0.display()
+    );
+    let file = server::file("told.yaml", &text);
+    let server = Server::start(&["--config", &file]).await;
+    let mut stream = reader(&server).await;
+    let mut ada = Caller::join(&server, "r", SILENCE).await;
+    let mut ben = Caller::join(&server, "r", SILENCE).await;
+    let begun = server.request("POST", "/api/rooms/r/recording/start", &[], "");
+    let id = begun.await.json()["recordingId"].clone();
+    talk_as(SILENCE, &mut ada, &mut ben, 50).await;
+    let stopped = server.request("POST", "/api/rooms/r/recording/stop", &[], "");
+    assert_eq!(stopped.await.status, 200);
+
+    let mut told = Vec::new();
+    while told
+        .last()
+        .is_none_or(|data: &Value| data["type"] != "recording-uploaded")
+    {
+        let (name, data) = event(&mut stream).await.expect("an event");
+        let post = next(&mut posted).await;
+        assert!(post.is_genuine(SECRET));
+        assert_eq!((&post.json(), &data["type"]), (&data, &json!(name)));
+        if name.starts_with("recording-") {
+            assert_eq!((&data["roomId"], &data["recordingId"]), (&json!("r"), &id));
+            told.push(data);
+        }
+    }
+    let names: Vec<_> = told.iter().map(|data| &data["type"]).collect();
+    assert_eq!(
+        names,
+        [
+            "recording-started",
+            "recording-finished",
+            "recording-composed",
+            "recording-uploaded"
+        ]
+    );
+    assert_eq!(told[1]["reason"], "stopped");
+    let film = told[2]["file"].as_str().expect("a path");
+    let film = std::fs::metadata(bucket.join(film)).expect("it is in the store");
+    assert!(film.len() > 1_000, "{} bytes", film.len());
+    let location = told[3]["location"].as_str().expect("a place");
+    let directory = location.strip_prefix("s3://calls/").expect(location);
+    let text = std::fs::read(bucket.join(directory).join("recording.json"));
+    let manifest: Value = serde_json::from_slice(&text.expect("it is there")).expect("JSON");
+    assert_eq!(manifest["uploadedTo"], location);
+    for track in manifest["tracks"].as_array().expect("a list") {
+        let name = track["files"][0]["name"].as_str().expect("a name");
+        assert!(bucket.join(directory).join(name).is_file(), "{name}");
+        assert!(
+            !local.0.join(directory).join(name).exists(),
+            "{name} is there twice"
+        );
+    }
+    ada.leave().await;
+    ben.leave().await;
     server.end().await;
 }

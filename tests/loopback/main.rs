@@ -8,6 +8,7 @@ mod dtls;
 mod events;
 mod failures;
 mod operations;
+mod printed;
 mod recording;
 mod security;
 mod server;
