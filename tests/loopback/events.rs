@@ -231,10 +231,17 @@ async fn reader(server: &Server) -> BufReader<TcpStream> {
 
 /// The next event's name and data; `None` at the end.
 async fn event(stream: &mut BufReader<TcpStream>) -> Option<(String, Value)> {
+    event_within(DEADLINE, stream).await
+}
+
+async fn event_within(
+    deadline: Duration,
+    stream: &mut BufReader<TcpStream>,
+) -> Option<(String, Value)> {
     let mut name = String::new();
     loop {
         let mut line = String::new();
-        let read = timeout(DEADLINE, stream.read_line(&mut line)).await;
+        let read = timeout(deadline, stream.read_line(&mut line)).await;
         if read.expect("in time").expect("text") == 0 {
             return None;
         }
@@ -304,6 +311,9 @@ async fn there_is_a_bound_to_the_readers_of_events() {
     server.end().await;
 }
 
+/// A film is made at the lowest priority: beside other tests that takes its time.
+const PATIENCE: Duration = Duration::from_secs(180);
+
 /// 20 ms of silence (RFC 6716 §3).
 const SILENCE: &[u8] = &[0xF8, 0xFF, 0xFE];
 
@@ -355,7 +365,7 @@ async fn what_becomes_of_a_recording_is_told_by_webhook_and_as_an_event() {
         .last()
         .is_none_or(|data: &Value| data["type"] != "recording-uploaded")
     {
-        let (name, data) = event(&mut stream).await.expect("an event");
+        let (name, data) = event_within(PATIENCE, &mut stream).await.expect("an event");
         let post = next(&mut posted).await;
         assert!(post.is_genuine(SECRET));
         assert_eq!((&post.json(), &data["type"]), (&data, &json!(name)));
