@@ -15,6 +15,7 @@ mod fallback;
 mod groups;
 mod loss;
 mod meter;
+mod options;
 mod overuse;
 pub mod pacer;
 mod probe;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 use str0m::bwe::Bitrate;
 
 pub use acked::Delivered;
+pub use options::Options;
 pub use probe::{ClusterId, ProbeCluster};
 pub use silence::UNHEARD_BPS;
 
@@ -65,30 +67,6 @@ const USED: f64 = 0.8;
 /// After an outage the path is asked for this share of what it carried before. libwebrtc
 /// probe_controller.cc, kProbeFractionAfterDrop.
 const RECOVERY: f64 = 0.85;
-
-/// What an estimator is told once.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// The target never goes below this.
-    pub min: Bitrate,
-    /// The target never goes above this.
-    pub max: Bitrate,
-    /// The target before anything is known. libwebrtc begins at 300 kbit/s.
-    pub start: Bitrate,
-    /// Transport-wide feedback was negotiated.
-    pub transport_wide: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            min: Bitrate::kbps(50),
-            max: Bitrate::mbps(30),
-            start: Bitrate::kbps(300),
-            transport_wide: true,
-        }
-    }
-}
 
 /// What one viewer's path carries.
 #[derive(Debug)]
@@ -203,10 +181,7 @@ impl Bwe {
         }
         let now_us = self.micros(now);
         self.on_heard(now_us, FEEDBACK_MISSED_US);
-        if self
-            .heard_us
-            .is_none_or(|at| now_us.saturating_sub(at) > STALE_US)
-        {
+        if !self.is_fresh(now_us) {
             self.delay = Delay::new();
         }
         self.heard_us = Some(now_us);
@@ -307,7 +282,8 @@ impl Bwe {
     #[must_use]
     pub fn wakeup(&self) -> Option<Instant> {
         let probe_us = if self.options.transport_wide {
-            self.prober.due_us(self.situation(0))
+            let due_us = self.prober.due_us(self.situation(0));
+            due_us.or_else(|| self.due_when_stale_us())
         } else {
             None
         };
@@ -445,9 +421,27 @@ impl Bwe {
             now_us,
             rate_bps: self.uncapped_bps(),
             wanted_bps: self.reach_bps(),
-            congested: self.delay.detector.usage() == Usage::Over || self.loss.is_heavy(),
-            settled: self.aimd.is_near_capacity() && !self.alr.is_limited() && self.is_used(),
+            congested: self.is_fresh(now_us)
+                && (self.delay.detector.usage() == Usage::Over || self.loss.is_heavy()),
+            settled: self.is_fresh(now_us)
+                && self.aimd.is_near_capacity()
+                && !self.alr.is_limited()
+                && self.is_used(),
         }
+    }
+
+    /// When to probe if nothing more is reported until then.
+    fn due_when_stale_us(&self) -> Option<u64> {
+        let stale_us = self.heard_us? + STALE_US + 1;
+        let due_us = self.prober.due_us(self.situation(stale_us))?;
+        Some(due_us.max(stale_us))
+    }
+
+    /// What was last reported of the path still says how it is. When all is paused nothing is
+    /// reported, and the queue that was found then has long drained.
+    fn is_fresh(&self, now_us: u64) -> bool {
+        self.heard_us
+            .is_some_and(|at| now_us.saturating_sub(at) <= STALE_US)
     }
 
     /// What is sent follows the rate. It does not where the next layer of a picture takes more
@@ -526,6 +520,31 @@ mod tests {
             let (start, mut bwe) = bwe(transport_wide);
             send(&mut bwe, start, 20);
             assert_eq!(bwe.target().as_f64(), UNHEARD_BPS);
+        }
+    }
+
+    #[test]
+    fn a_path_that_was_full_when_all_was_paused_is_asked_again() {
+        let (start, mut bwe) = bwe(true);
+        bwe.set_wanted(Bitrate::mbps(5));
+        // Each packet is later than the one before by half the time between them.
+        for step in 0..300_u32 {
+            let now = start + SECOND / 100 * step;
+            bwe.on_sent(now, TwccSeq(step as u16), 1_200, None);
+            while bwe.poll_probe().is_some() {}
+            let arrival = Arrival {
+                seq: TwccSeq(step as u16),
+                at_us: Some(i64::from(step) * 15_000),
+            };
+            bwe.on_feedback(now + SECOND / 2, [arrival]);
+        }
+        let mut now = start + SECOND * 4;
+        assert!(bwe.situation(bwe.micros(now)).congested);
+        let paused = now;
+        while bwe.poll_probe().is_none() {
+            now = now.max(bwe.wakeup().unwrap()) + Duration::from_millis(1);
+            assert!(now < paused + SECOND * 30, "it is never asked again");
+            bwe.on_timeout(now);
         }
     }
 
