@@ -17,10 +17,10 @@ use nix::unistd::Pid;
 use crate::clock::{Moment, rest};
 use crate::plan::{FRAME_PACKETS, Shape};
 use crate::socket::{Buffer, Udp};
-use crate::worker::{EVENTS, REST, schedstat};
+use crate::worker::{EVENTS, REST, schedstat, wait};
 
 /// What an RTP packet has beside its payload: header, extensions, SRTP tag.
-const AROUND: usize = 44;
+const AROUND: u16 = 44;
 /// Messages of one `sendmmsg`.
 const MESSAGES: usize = 64;
 
@@ -40,7 +40,7 @@ pub(crate) struct Floor {
     #[arg(long, value_enum, default_value_t)]
     shape: Shape,
     /// Seconds
-    #[arg(long, default_value_t = 8, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 8, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     duration: u32,
 }
 
@@ -88,12 +88,13 @@ impl Floor {
             Shape::Frames => FRAME_PACKETS,
             Shape::Paced => 1,
         };
-        let segment = self.size + AROUND as u16;
+        let segment = self.size + AROUND;
         let run = vec![0x55; usize::from(segment) * together as usize];
         let run = [IoSlice::new(&run)];
         let gso = [ControlMessage::UdpGsoSegments(&segment)];
         let control = if together > 1 { &gso[..] } else { &[] };
         let addresses: Vec<_> = destinations.iter().map(address).collect();
+        let runs = [run; MESSAGES];
         let space = (together > 1).then(|| nix::cmsg_space!(u16));
         let mut headers = MultiHeaders::preallocate(MESSAGES, space);
         let every = Duration::from_secs(1) * together / self.pps;
@@ -104,7 +105,6 @@ impl Floor {
             rest(due.saturating_duration_since(Moment::now().instant));
             due += every;
             for addresses in addresses.chunks(MESSAGES) {
-                let runs = vec![run; addresses.len()];
                 let flags = MsgFlags::empty();
                 let fd = socket.as_raw_fd();
                 let sent = sendmmsg(fd, &mut headers, &runs, addresses, control, flags)?;
@@ -124,7 +124,7 @@ fn read(sockets: &[Udp], over: &AtomicBool) -> io::Result<()> {
     }
     let (mut events, mut buffer) = ([EpollEvent::empty(); EVENTS], Buffer::new());
     while !over.load(Ordering::Acquire) {
-        let count = epoll.wait(&mut events, EpollTimeout::from(100_u8))?;
+        let count = wait(&epoll, &mut events, EpollTimeout::from(100_u8))?;
         for event in &events[..count] {
             let socket = &sockets[event.data() as usize];
             while socket.receive(&mut buffer)?.is_some() {}

@@ -505,7 +505,11 @@ impl Worker {
 }
 
 /// How many events there are; none when a signal came first.
-fn wait(epoll: &Epoll, events: &mut [EpollEvent], timeout: EpollTimeout) -> io::Result<usize> {
+pub(crate) fn wait(
+    epoll: &Epoll,
+    events: &mut [EpollEvent],
+    timeout: EpollTimeout,
+) -> io::Result<usize> {
     match epoll.wait(events, timeout) {
         Err(nix::Error::EINTR) => Ok(0),
         count => Ok(count?),
