@@ -153,7 +153,8 @@ export class MediaSession {
     if (size < 480) return [{}];
     if (this.#codec && !['VP8', 'H264'].includes(this.#codec.toUpperCase())) {
       // Those that describe layers can also have them in one stream.
-      return canDescribeLayers() && size >= 960 ? [{ scalabilityMode: `L${MAX_SPATIAL}${LAYERS_OF_A_STREAM}` }] : [{}];
+      if (!canDescribeLayers() || size < 960) return [{}];
+      return [{ scalabilityMode: `L${MAX_SPATIAL}${LAYERS_OF_A_STREAM}` }];
     }
     return size < 960 ? CAMERA_LAYERS.slice(1) : CAMERA_LAYERS;
   }

@@ -104,10 +104,9 @@ impl Config {
     /// How often publishers are asked for keyframes.
     fn keyframes(&self) -> Pacing {
         let interval = &self.file.webrtc.keyframe_interval;
-        let ms = |value: u64| Duration::from_millis(value);
         Pacing {
-            high: ms(interval.high.value()),
-            low: ms(interval.low.value()),
+            high: milliseconds(interval.high),
+            low: milliseconds(interval.low),
         }
     }
 

@@ -147,7 +147,8 @@ impl Track {
         let (true, Some(codec)) = (is_taken, codec) else {
             return (None, asked);
         };
-        let is_redundant = format.is_some_and(|format| format.pt != packet.header.payload_type);
+        let pt = packet.header.payload_type;
+        let is_redundant = format.is_some_and(|format| format.is_redundant(pt));
         let payload = match red::primary(&packet.payload) {
             _ if !is_redundant || packet.payload.is_empty() => Arc::clone(&packet.payload),
             Some(own) => own.into(),

@@ -112,8 +112,13 @@ impl Freezes {
 
     /// It goes on.
     pub fn end(&mut self, now: Instant) {
-        if let Some(since) = self.since.take() {
-            self.add(now.saturating_duration_since(since));
+        let stood = self
+            .since
+            .take()
+            .map(|since| now.saturating_duration_since(since));
+        if let Some(stood) = stood.filter(|stood| *stood >= NOTICED) {
+            self.count += 1;
+            self.total += stood;
         }
     }
 
@@ -122,13 +127,6 @@ impl Freezes {
     pub fn until(mut self, now: Instant) -> Self {
         self.end(now);
         self
-    }
-
-    fn add(&mut self, stood: Duration) {
-        if stood >= NOTICED {
-            self.count += 1;
-            self.total += stood;
-        }
     }
 }
 

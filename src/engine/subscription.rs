@@ -470,7 +470,7 @@ impl Subscription {
             return translated;
         }
         let theirs = track.format(pt);
-        let is_redundant = theirs.is_some_and(|format| format.pt != pt);
+        let is_redundant = theirs.is_some_and(|format| format.is_redundant(pt));
         let translated = theirs
             .and_then(|format| ours.match_params(format.params))
             .filter(|params| accepts.contains(&params.pt()))

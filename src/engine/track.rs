@@ -91,11 +91,18 @@ pub(crate) struct Watcher {
 /// One payload type of a publisher.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Format {
-    pub(crate) pt: Pt,
+    pt: Pt,
     /// To find the same format among a subscriber's payload types.
     pub(crate) params: PayloadParams,
     /// What its payload means; `None` when it is forwarded without being read.
     pub(crate) codec: Option<Codec>,
+}
+
+impl Format {
+    /// Whether that payload type is its redundant one (RED): each packet carries earlier sound too.
+    pub(crate) fn is_redundant(&self, pt: Pt) -> bool {
+        self.pt != pt
+    }
 }
 
 /// One packet of a track, from when it arrived to when it leaves.
