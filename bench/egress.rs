@@ -7,7 +7,6 @@ mod viewer;
 
 use std::fs;
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corelay::engine::egress::clock::WallClock;
@@ -18,6 +17,7 @@ use corelay::engine::egress::keys::Side;
 use corelay::engine::egress::packet::MediaPacket;
 use corelay::engine::egress::patch::HeadPatch;
 use corelay::engine::egress::seal::{Opener, Sealer};
+use corelay::engine::ingress::payload::Payload;
 use str0m::crypto::dtls::SrtpProfile;
 use viewer::{Viewer, keep, keys};
 
@@ -101,7 +101,7 @@ fn all_in(profile: SrtpProfile) -> (f64, f64) {
         .map(|_| Viewer::new(start(), profile))
         .collect();
     let mut first = 0;
-    let payload: Arc<[u8]> = vec![0x5a; PAYLOAD_BYTES].into();
+    let payload = Payload::from(&[0x5a; PAYLOAD_BYTES][..]);
     let mut history = TrackHistory::new(HistoryId(1));
     let mut now = start();
     let clock = WallClock::new(now, Duration::ZERO);

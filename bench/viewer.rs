@@ -1,6 +1,5 @@
 //! One viewer's send side, without the engine around it.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use corelay::engine::egress::clock::Ntp;
@@ -10,6 +9,7 @@ use corelay::engine::egress::history::{SentLog, Stored};
 use corelay::engine::egress::keys::{SessionKeys, Side};
 use corelay::engine::egress::packet::{Batch, MediaPacket, Outlet, RtxDesc, SlotDesc, SlotWriter};
 use corelay::engine::egress::seal::Sealer;
+use corelay::engine::ingress::payload::Payload;
 use str0m::crypto::dtls::{KeyingMaterial, SrtpProfile};
 
 /// A slot of one viewer, what it remembers, and where its packets are written.
@@ -67,9 +67,9 @@ pub(crate) fn keys(profile: SrtpProfile, side: Side) -> SessionKeys {
 }
 
 /// A packet as its track keeps it.
-pub(crate) fn keep(payload: &Arc<[u8]>) -> Stored {
+pub(crate) fn keep(payload: &Payload) -> Stored {
     Stored {
-        payload: Arc::clone(payload),
+        payload: payload.clone(),
         descriptor: None,
         audio_level: None,
         video_orientation: None,

@@ -5,7 +5,6 @@ mod room;
 #[path = "../bench/viewer.rs"]
 mod viewer;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corelay::engine::egress::clock::WallClock;
@@ -15,6 +14,7 @@ use corelay::engine::egress::packet::{Outlet, SlotWriter};
 use corelay::engine::egress::patch::HeadPatch;
 use corelay::engine::egress::reports::{SenderReport, write_report};
 use corelay::engine::egress::rtx::{Resendable, RtxBudget, answer};
+use corelay::engine::ingress::payload::Payload;
 use room::{Feedback, Room, Shape, memory_per_viewer};
 use str0m::crypto::dtls::SrtpProfile;
 use viewer::{Viewer, keep};
@@ -27,7 +27,7 @@ struct Watching {
     history: TrackHistory,
     budget: RtxBudget,
     resends: Vec<Sent>,
-    payload: Arc<[u8]>,
+    payload: Payload,
 }
 
 impl Watching {
@@ -39,7 +39,7 @@ impl Watching {
             history: TrackHistory::new(HistoryId(1)),
             budget: RtxBudget::new(now),
             resends: Vec::new(),
-            payload: vec![0x5a; 1_200].into(),
+            payload: [0x5a; 1_200].as_slice().into(),
         }
     }
 

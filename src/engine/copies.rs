@@ -4,15 +4,14 @@
 //! that was asked for; which one that is changes at a keyframe only, so that what is written can be
 //! decoded. While a room is not recorded a packet costs one look at an `Option`.
 
-use std::sync::Arc;
-use std::time::{Instant, UNIX_EPOCH};
-
-use str0m::media::SenderFeedback;
-use str0m::rtp::RtpPacket;
+use std::time::Instant;
 
 use super::arena::Key;
 use super::codec::{Codec, PayloadFacts, red};
 use super::command::{Copying, Kind, Quality, TrackInfo};
+use super::egress::clock::Ntp;
+use super::ingress::payload::Payload;
+use super::ingress::receive_side::{Received, Source};
 use super::room::Room;
 use super::track::Track;
 use super::{Engine, Output};
@@ -54,7 +53,7 @@ pub struct CopiedPacket {
     /// RTP marker bit.
     pub marker: bool,
     /// The RTP payload; empty for padding.
-    pub payload: Arc<[u8]>,
+    pub payload: Payload,
 }
 
 /// Which RTP timestamp a layer has at which time of its publisher's clock (RFC 3550 §6.4.1).
@@ -133,7 +132,8 @@ impl Track {
         &mut self,
         layer: u8,
         facts: &PayloadFacts,
-        packet: &RtpPacket,
+        now: Instant,
+        packet: &Received<'_>,
     ) -> (Option<CopiedPacket>, Option<u8>) {
         let Some(mut tap) = self.tap else {
             return (None, None);
@@ -142,15 +142,14 @@ impl Track {
         let is_taken = tap.takes(layer, wanted, facts.starts_keyframe);
         let asked = tap.ask(wanted).filter(|_| self.info.kind == Kind::Video);
         self.tap = Some(tap);
-        let format = self.format(packet.header.payload_type);
+        let format = self.format(packet.pt);
         let codec = format.and_then(|format| format.codec);
         let (true, Some(codec)) = (is_taken, codec) else {
             return (None, asked);
         };
-        let pt = packet.header.payload_type;
-        let is_redundant = format.is_some_and(|format| format.is_redundant(pt));
+        let is_redundant = format.is_some_and(|format| format.is_redundant(packet.pt));
         let payload = match red::primary(&packet.payload) {
-            _ if !is_redundant || packet.payload.is_empty() => Arc::clone(&packet.payload),
+            _ if !is_redundant || packet.payload.is_empty() => packet.payload.clone(),
             Some(own) => own.into(),
             None => return (None, asked),
         };
@@ -159,10 +158,10 @@ impl Track {
             track: self.info.clone(),
             layer,
             codec,
-            arrived: packet.timestamp,
-            seq: *packet.seq_no,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
+            arrived: now,
+            seq: packet.seq,
+            timestamp: packet.timestamp,
+            marker: packet.marker,
             payload,
         };
         (Some(copied), asked)
@@ -226,8 +225,14 @@ impl Engine {
         }
     }
 
-    /// Copies a sender report.
-    pub(super) fn copy_report(&mut self, key: Key<Track>, report: &SenderFeedback) {
+    /// Copies a sender report: `source` had `timestamp` at `at`.
+    pub(super) fn copy_report(
+        &mut self,
+        now: Instant,
+        key: Key<Track>,
+        source: &Source,
+        (at, timestamp): (Ntp, u32),
+    ) {
         let Some(track) = self.tracks.get(key) else {
             return;
         };
@@ -235,9 +240,8 @@ impl Engine {
             return;
         };
         let mut layers = track.layers.iter().zip(0_u8..);
-        let layer = layers.find(|(layer, _)| layer.rid == report.rid);
-        let told = report.sender_info.ntp_time.duration_since(UNIX_EPOCH);
-        let (Some((_, layer)), Ok(told)) = (layer, told) else {
+        let layer = layers.find(|(layer, _)| layer.rid == source.rid);
+        let (Some((_, layer)), Some(told)) = (layer, at.since_epoch()) else {
             return;
         };
         self.outbox
@@ -245,9 +249,9 @@ impl Engine {
                 recording: tap.copying.recording,
                 track: track.info.id,
                 layer,
-                arrived: report.received_at,
+                arrived: now,
                 source_us: told.as_micros() as i64,
-                timestamp: report.sender_info.rtp_time.numer() as u32,
+                timestamp,
             })));
     }
 

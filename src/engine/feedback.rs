@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::arena::Key;
 use super::command::{Event, Kind};
-use super::egress::feedback::{Disposition, Item, ReportBlock};
+use super::egress::feedback::{Item, ReportBlock};
 use super::figures::Fares;
 use super::peer::Peer;
 use super::stats::Dropped;
@@ -16,7 +16,7 @@ use super::track::Track;
 const MAX_JITTER_US: u64 = 10_000_000;
 
 impl Engine {
-    /// Takes in a client's SRTCP. `true` when str0m must see it too.
+    /// Takes in a client's SRTCP.
     ///
     /// # Errors
     ///
@@ -26,17 +26,24 @@ impl Engine {
         now: Instant,
         key: Key<Peer>,
         datagram: &[u8],
-    ) -> Result<bool, Dropped> {
+    ) -> Result<(), Dropped> {
         let mut feedback = std::mem::take(&mut self.feedback);
         let read = self.with_peer(key, |peer, _| {
             Ok(peer.send_side.read(datagram, &mut feedback))
         });
         let result = match read.flatten() {
-            None => Ok(true),
+            None => Err(Dropped::NoTrack),
             Some(Err(_)) => Err(Dropped::Malformed),
-            Some(Ok(disposition)) => {
+            Some(Ok(())) => {
                 for item in feedback.items() {
                     match item {
+                        Item::SenderReport {
+                            ssrc,
+                            at,
+                            timestamp,
+                        } => self.take_sender_report(now, key, *ssrc, (*at, *timestamp)),
+                        #[cfg(test)]
+                        _ if self.is_stock(key) => {}
                         Item::Nack { ssrc, lost } => {
                             self.resend(now, key, *ssrc, feedback.lost(lost));
                         }
@@ -78,8 +85,7 @@ impl Engine {
                 }
                 self.review(now, key);
                 self.warn(now, key);
-                let sends = self.peers.get(key).is_some_and(Peer::has_sent_media);
-                Ok(sends && disposition == Disposition::HandToStr0m)
+                Ok(())
             }
         };
         self.feedback = feedback;

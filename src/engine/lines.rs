@@ -1,34 +1,12 @@
 //! A peer's m-lines: what it publishes and receives in them.
 
 use str0m::format::PayloadParams;
-use str0m::media::{Mid, Rid};
-use str0m::rtp::Ssrc;
+use str0m::media::Mid;
 
 use super::command::Kind;
 use super::peer::{Peer, media_of};
 
 impl Peer {
-    /// Whether media has come from it.
-    pub(crate) fn has_sent_media(&self) -> bool {
-        !self.incoming.is_empty()
-    }
-
-    /// Which m-line and layer an incoming SSRC belongs to.
-    pub(crate) fn incoming(&mut self, ssrc: Ssrc) -> Option<(Mid, Option<Rid>)> {
-        if let Some((_, mid, rid)) = self.incoming.iter().find(|(known, ..)| *known == ssrc) {
-            return Some((*mid, *rid));
-        }
-        let found = {
-            let mut api = self.rtc.direct_api();
-            api.stream_rx(&ssrc)
-                .map(|stream| (stream.mid(), stream.rid()))
-        };
-        if let Some((mid, rid)) = found {
-            self.incoming.push((ssrc, mid, rid));
-        }
-        found
-    }
-
     /// Which of its m-lines the client sends on.
     pub(crate) fn publishes(&self, mid: Mid) -> bool {
         media_of(&self.rtc, mid).is_some_and(|media| media.direction().is_receiving())

@@ -22,12 +22,14 @@ pub mod export;
 mod feedback;
 pub mod figures;
 mod hearing;
+pub mod ingress;
 mod inspect;
 mod intake;
 pub mod keyframe;
 pub mod layers;
 pub mod limits;
 mod lines;
+mod media;
 mod negotiation;
 mod options;
 mod pacing;
@@ -74,6 +76,7 @@ use demux::Demux;
 use egress::clock::WallClock;
 use egress::feedback::Feedback;
 use egress::packet::Batch;
+use ingress::payload::Spares;
 pub use options::Options;
 use peer::Peer;
 use room::Room;
@@ -174,6 +177,8 @@ pub struct Engine {
     batch: Batch,
     /// What a client reported: reused.
     feedback: Feedback,
+    /// What the next packets are opened into.
+    spares: Spares,
     wall_clock: WallClock,
     /// Peers that changed and whose events and datagrams are still to be looked at.
     touched: VecDeque<Key<Peer>>,
@@ -208,6 +213,7 @@ impl Engine {
             turn: router::Turn::default(),
             batch: Batch::new(),
             feedback: Feedback::new(),
+            spares: Spares::default(),
             wall_clock: WallClock::new(now, since_epoch),
             touched: VecDeque::new(),
             doomed: Vec::new(),
@@ -305,6 +311,7 @@ impl Engine {
             self.weigh_silence(now, key);
             self.weigh_wanted(now, key);
             self.send_due_keyframe_requests(now, key);
+            self.tell_reception(now, key);
             if let Some(peer) = self.peers.get_mut(key)
                 && peer.is_pacing_due(now)
             {
@@ -416,10 +423,8 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(key) else {
             return;
         };
-        if !peer.has_sent_media() {
-            // Half a kilobyte each, and a viewer has few.
-            peer.events = VecDeque::new();
-        }
+        // Half a kilobyte each, and there are few.
+        peer.events = VecDeque::new();
         self.stats.guarded += peer.send_side.take_guarded();
         self.outbox
             .extend(peer.outbox.drain(..).map(Output::Transmit));
@@ -433,8 +438,6 @@ impl Engine {
 
     fn handle_event(&mut self, now: Instant, key: Key<Peer>, event: RtcEvent) {
         match event {
-            RtcEvent::RtpPacket(packet) => self.take_rtp(now, key, packet),
-            RtcEvent::SenderFeedback(report) => self.take_sender_report(key, &report),
             RtcEvent::Connected => self.connected(now, key),
             #[cfg(test)]
             RtcEvent::KeyframeRequest(request) => self.take_stock_request(now, key, request.mid),

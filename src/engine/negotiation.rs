@@ -57,6 +57,7 @@ pub(crate) fn answer(
     for (mid, kind) in lines {
         peer.add_line(mid, kind);
     }
+    peer.sync_sources();
     peer.mixes_extensions = sdp.lines().any(|line| line == "a=extmap-allow-mixed");
     peer.offers_data = sdp.lines().any(|line| line.starts_with("m=application "));
     peer.remote_ufrag = remote_ufrag;

@@ -9,9 +9,8 @@ use str0m::bwe::Bitrate;
 use str0m::change::SdpAnswer;
 use str0m::change::SdpOffer;
 use str0m::crypto::dtls::{ProtocolVersion, SrtpProfile};
-use str0m::media::{KeyframeRequestKind, Mid, Rid};
+use str0m::media::Mid;
 use str0m::net::{Protocol, Receive, Transmit};
-use str0m::rtp::Ssrc;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcError};
 
 use super::arena::Key;
@@ -24,7 +23,9 @@ use super::diagnosis;
 use super::dtls::Identity;
 use super::egress::clock::SourceClock;
 use super::egress::send_side::SendSide;
+use super::ingress::receive_side::ReceiveSide;
 use super::limits::{CONNECT_TIMEOUT, LOST_TIMEOUT, PEER_CANDIDATES};
+use super::media::Described;
 use super::pacing::Waiting;
 use super::room::Room;
 use super::stats::Dropped;
@@ -67,6 +68,8 @@ pub(crate) struct Peer {
     pub(crate) offers_data: bool,
     /// Everything it is sent besides what str0m sends.
     pub(crate) send_side: SendSide,
+    /// Everything that comes from it besides what str0m takes in.
+    pub(crate) receive_side: ReceiveSide,
     /// The clock of what it publishes.
     pub(crate) clock: SourceClock,
     /// Where it is sent to, and from: the pair its client nominated.
@@ -89,8 +92,8 @@ pub(crate) struct Peer {
     /// When `rtc` wants to be woken; never before the first offer.
     wakeup: Option<Instant>,
     phase: Phase,
-    /// Which m-line and layer an incoming SSRC is, as str0m found out.
-    pub(super) incoming: Vec<(Ssrc, Mid, Option<Rid>)>,
+    /// The streams that its offers described.
+    pub(super) described: Vec<Described>,
     /// The streams of the latest answer.
     pub(super) announced: Vec<Announced>,
     candidates: u32,
@@ -161,6 +164,7 @@ impl Peer {
             mixes_extensions: false,
             offers_data: false,
             send_side: SendSide::new(now, keys),
+            receive_side: ReceiveSide::default(),
             clock: SourceClock::default(),
             path: None,
             nominated: false,
@@ -173,7 +177,7 @@ impl Peer {
             rtc,
             wakeup: None,
             phase: Phase::Joined,
-            incoming: Vec::new(),
+            described: Vec::new(),
             announced: Vec::new(),
             candidates: 0,
             tracks_made: 0,
@@ -246,7 +250,6 @@ impl Peer {
         if self.phase == Phase::Joined {
             self.phase = Phase::Connecting { since: now };
         }
-        self.incoming.clear();
         Ok(answer)
     }
 
@@ -289,22 +292,6 @@ impl Peer {
                 Some(CloseReason::ConnectionLost)
             }
             _ => None,
-        })
-    }
-
-    /// Asks the client for a keyframe of a layer it publishes (PLI, RFC 4585 §6.3.1).
-    pub(crate) fn request_keyframe(
-        &mut self,
-        mid: Mid,
-        rid: Option<Rid>,
-    ) -> Result<bool, RtcError> {
-        self.mutate(|rtc| {
-            let mut api = rtc.direct_api();
-            let Some(stream) = api.stream_rx_by_mid(mid, rid) else {
-                return Ok(false);
-            };
-            stream.request_keyframe(KeyframeRequestKind::Pli);
-            Ok(true)
         })
     }
 
@@ -395,6 +382,7 @@ impl Peer {
             .into_iter()
             .chain(end)
             .chain(self.send_side.wakeup())
+            .chain(self.receive_side.wakeup())
             .chain(self.channels.wakeup())
             .chain(self.pacing_wakeup())
             .min()
@@ -423,7 +411,7 @@ impl Peer {
     }
 
     /// What str0m sends besides STUN goes where the client nominated; before that, where str0m
-    /// sends DTLS to. RTP, and SRTCP in the name of our slots, it must not send.
+    /// sends DTLS to. SRTP and SRTCP it must not send.
     fn take_transmit(&mut self, mut transmit: Transmit) {
         if !self.send_side.passes(&transmit.contents) {
             return;

@@ -2,17 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Instant, UNIX_EPOCH};
-
-use str0m::media::{Rid, SenderFeedback};
-use str0m::rtp::{ExtensionValues, RtpPacket};
+use std::time::Instant;
 
 use super::arena::{Arena, Key};
 use super::codec::{self, PayloadFacts};
 use super::command::Kind;
 use super::copies::Copied;
-use super::egress::clock::{Ntp, StreamClock, WallClock};
+use super::egress::clock::{StreamClock, WallClock};
 use super::egress::history::Stored;
+use super::ingress::receive_side::{Received, Source};
 use super::layers::{self, Layering, Layers};
 use super::limits::TURN_PACKETS;
 use super::pacing::Desk;
@@ -20,7 +18,7 @@ use super::peer::{Due, Peer};
 use super::room::Room;
 use super::stats::{Dropped, Stats};
 use super::subscription::{Offered, clock_rate};
-use super::svc::{Frame, extension};
+use super::svc::Frame;
 use super::track::{MediaPacket, Track, Watcher};
 use super::{Engine, Output};
 
@@ -53,7 +51,7 @@ impl Turn {
 
 impl Engine {
     /// Queues one packet for everyone who watches its track.
-    pub(super) fn take_rtp(&mut self, now: Instant, publisher: Key<Peer>, packet: RtpPacket) {
+    pub(super) fn take_rtp(&mut self, now: Instant, publisher: Key<Peer>, packet: Received<'_>) {
         self.stats.rtp_in += 1;
         match self.queue_rtp(now, publisher, packet) {
             Ok(News::None) => {}
@@ -79,7 +77,7 @@ impl Engine {
         &mut self,
         now: Instant,
         publisher: Key<Peer>,
-        packet: RtpPacket,
+        packet: Received<'_>,
     ) -> Result<News, Dropped> {
         let Self {
             peers,
@@ -88,10 +86,11 @@ impl Engine {
             wall_clock,
             stats,
             outbox,
+            spares,
             ..
         } = self;
-        let peer = peers.get_mut(publisher).ok_or(Dropped::NoTrack)?;
-        let (mid, rid) = peer.incoming(packet.header.ssrc).ok_or(Dropped::NoTrack)?;
+        let peer = peers.get(publisher).ok_or(Dropped::NoTrack)?;
+        let Source { mid, rid, .. } = packet.source;
         let line = peer
             .lines
             .iter()
@@ -105,7 +104,7 @@ impl Engine {
         }
         let (facts, frame) = read(track, layer, &packet);
         let has_changed = watch_layer(track, now, layer, &facts, &packet);
-        let (copied, asked) = track.copy(layer, &facts, &packet);
+        let (copied, asked) = track.copy(layer, &facts, now, &packet);
         outbox.extend(copied.map(|packet| Output::Copied(Copied::Packet(packet))));
         if let Some(layer) = asked.and_then(|asked| track.layers.get_mut(usize::from(asked))) {
             layer.keyframes.request(now);
@@ -113,7 +112,7 @@ impl Engine {
         let offered = Offered {
             track: key,
             layer,
-            timestamp: packet.header.timestamp,
+            timestamp: packet.timestamp,
             facts: &facts,
             frame: frame.as_deref(),
             is_svc: track.is_svc(),
@@ -125,6 +124,7 @@ impl Engine {
         }
         let described = (facts, frame);
         let packet = keep((now, wall_clock), (key, track), layer, described, packet);
+        track.history.reclaim().for_each(|gone| spares.keep(gone));
         keep_to_replay(now, track, layer, &packet);
         let level = packet.audio_level;
         turn.packets.push(packet);
@@ -137,42 +137,6 @@ impl Engine {
         } else {
             News::None
         })
-    }
-
-    /// A publisher told its clock: what plays from it is told in ours.
-    pub(super) fn take_sender_report(&mut self, publisher: Key<Peer>, report: &SenderFeedback) {
-        let Self {
-            peers,
-            tracks,
-            wall_clock,
-            ..
-        } = self;
-        let Some(peer) = peers.get_mut(publisher) else {
-            return;
-        };
-        let Some(line) = peer.lines.iter().find(|line| line.mid == report.mid) else {
-            return;
-        };
-        let Some(track) = line.track.and_then(|key| tracks.get_mut(key)) else {
-            return;
-        };
-        let Ok(told) = report.sender_info.ntp_time.duration_since(UNIX_EPOCH) else {
-            return;
-        };
-        let arrival = wall_clock.at(report.received_at);
-        let at = peer.clock.handle_report(arrival, Ntp::from_unix(told));
-        let rate = clock_rate(track.info.kind);
-        let timestamp = report.sender_info.rtp_time.numer() as u32;
-        if let Some(layer) = track
-            .layers
-            .iter_mut()
-            .find(|layer| layer.rid == report.rid)
-        {
-            layer.clock = Some(StreamClock::new(at, timestamp, rate));
-        }
-        if let Some(key) = line.track {
-            self.copy_report(key, report);
-        }
     }
 
     /// Gives out to the next subscriber with something due; `false` when the turn is over.
@@ -316,29 +280,6 @@ impl Engine {
         let publisher = track.publisher;
         self.send_due_keyframe_requests(now, publisher);
     }
-
-    /// Sends what the pacers of a publisher's layers let through.
-    pub(super) fn send_due_keyframe_requests(&mut self, now: Instant, publisher: Key<Peer>) {
-        for index in 0.. {
-            let lines = self.peers.get(publisher).map(|peer| &peer.lines);
-            let Some(line) = lines.and_then(|lines| lines.get(index)) else {
-                return;
-            };
-            let Some(track) = line.track.and_then(|key| self.tracks.get_mut(key)) else {
-                continue;
-            };
-            let mid = track.mid;
-            let due: Vec<Option<Rid>> = track
-                .layers
-                .iter_mut()
-                .filter_map(|layer| layer.keyframes.poll(now).then_some(layer.rid))
-                .collect();
-            for rid in due {
-                let sent = self.with_peer(publisher, |peer, _| peer.request_keyframe(mid, rid));
-                self.stats.keyframe_requests += u64::from(sent == Some(true));
-            }
-        }
-    }
 }
 
 /// Offers the packet that comes next in the turn to a slot, which takes it or counts why not.
@@ -371,7 +312,7 @@ fn offer(
 }
 
 /// What a packet says about itself: by its dependency descriptor, else by its payload.
-fn read(track: &mut Track, layer: u8, packet: &RtpPacket) -> (PayloadFacts, Option<Arc<Frame>>) {
+fn read(track: &mut Track, layer: u8, packet: &Received<'_>) -> (PayloadFacts, Option<Arc<Frame>>) {
     let frame = frame_of(track, layer, packet);
     let facts = match &frame {
         Some(frame) => frame.facts(),
@@ -382,8 +323,8 @@ fn read(track: &mut Track, layer: u8, packet: &RtpPacket) -> (PayloadFacts, Opti
 }
 
 /// What a packet's dependency descriptor says, if it has one that makes sense.
-fn frame_of(track: &mut Track, layer: u8, packet: &RtpPacket) -> Option<Arc<Frame>> {
-    let bytes = extension::descriptor(&packet.header.ext_vals)?;
+fn frame_of(track: &mut Track, layer: u8, packet: &Received<'_>) -> Option<Arc<Frame>> {
+    let bytes = packet.descriptor?.into();
     let reader = &mut track.layers.get_mut(usize::from(layer))?.descriptors;
     reader.read(bytes).map(Arc::new)
 }
@@ -401,9 +342,9 @@ fn relate_layers(track: &mut Track, frame: Option<&Frame>, facts: &PayloadFacts)
 }
 
 /// Sound begins with any packet, whatever its format.
-fn facts_of(track: &Track, packet: &RtpPacket) -> PayloadFacts {
+fn facts_of(track: &Track, packet: &Received<'_>) -> PayloadFacts {
     let mut facts = track
-        .format(packet.header.payload_type)
+        .format(packet.pt)
         .and_then(|format| format.codec)
         .map(|codec| codec::facts(codec, &packet.payload))
         .unwrap_or_default();
@@ -417,7 +358,7 @@ fn watch_layer(
     now: Instant,
     layer: u8,
     facts: &PayloadFacts,
-    packet: &RtpPacket,
+    packet: &Received<'_>,
 ) -> bool {
     if facts.starts_keyframe {
         track.layers[usize::from(layer)].keyframes.keyframe_seen();
@@ -433,7 +374,7 @@ fn watch_layer(
         },
         temporal: facts.temporal_layer.unwrap_or(0),
         bytes: packet.payload.len(),
-        timestamp: packet.header.timestamp,
+        timestamp: packet.timestamp,
         sizes: facts.sizes,
     };
     track.seen.handle_packet(now, &packet).is_some()
@@ -455,45 +396,37 @@ fn keep(
     (key, track): (Key<Track>, &mut Track),
     layer: u8,
     (facts, frame): (PayloadFacts, Option<Arc<Frame>>),
-    packet: RtpPacket,
+    packet: Received<'_>,
 ) -> MediaPacket {
-    let header = &packet.header;
     let clock = *track.layers[usize::from(layer)]
         .clock
         .get_or_insert_with(|| {
             StreamClock::new(
                 wall_clock.at(now),
-                header.timestamp,
+                packet.timestamp,
                 clock_rate(track.info.kind),
             )
         });
     let stored = Stored {
         payload: packet.payload.clone(),
         descriptor: frame.as_ref().map(|frame| Arc::clone(&frame.bytes)),
-        audio_level: audio_level(&header.ext_vals),
-        video_orientation: header.ext_vals.video_orientation.map(|o| o as u8),
-        marker: header.marker,
+        audio_level: packet.audio_level,
+        video_orientation: packet.video_orientation,
+        marker: packet.marker,
     };
     MediaPacket {
         track: key,
-        seq: *packet.seq_no,
+        seq: packet.seq,
         arrived: now,
-        timestamp: header.timestamp,
-        marker: header.marker,
-        pt: header.payload_type,
-        audio_level: stored.audio_level,
-        video_orientation: stored.video_orientation,
+        timestamp: packet.timestamp,
+        marker: packet.marker,
+        pt: packet.pt,
+        audio_level: packet.audio_level,
+        video_orientation: packet.video_orientation,
         clock,
         stored: track.history.push(now, stored),
         payload: packet.payload,
         facts,
         frame,
     }
-}
-
-/// RFC 6464 §3: the voice flag, then how far below full scale, in decibels.
-fn audio_level(extensions: &ExtensionValues) -> Option<u8> {
-    let level = extensions.audio_level?.unsigned_abs() & 0x7f;
-    let voice = extensions.voice_activity.unwrap_or(false);
-    Some(level | u8::from(voice) << 7)
 }

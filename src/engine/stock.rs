@@ -3,10 +3,12 @@
 //! What the send side makes of a scenario must reach clients as what str0m makes of it.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use str0m::RtcError;
 use str0m::media::{Mid, Pt};
+use str0m::net::Protocol;
 use str0m::rtp::RtpWrite;
 
 use super::Engine;
@@ -14,6 +16,7 @@ use super::arena::Key;
 use super::command::Kind;
 use super::egress::send_side::{Leaving, SendSide};
 use super::peer::Peer;
+use super::stats::Dropped;
 
 thread_local! {
     static CHOSEN: Cell<bool> = const { Cell::new(false) };
@@ -90,6 +93,26 @@ impl Peer {
 }
 
 impl Engine {
+    /// Whether str0m sends to a peer, and reads what it reports.
+    pub(super) fn is_stock(&self, key: Key<Peer>) -> bool {
+        let peer = self.peers.get(key);
+        peer.is_some_and(|peer| peer.send_side.is_stock())
+    }
+
+    /// Gives str0m what a client reports.
+    pub(super) fn take_stock_rtcp(
+        &mut self,
+        now: Instant,
+        key: Key<Peer>,
+        (from, to): (SocketAddr, SocketAddr),
+        bytes: &[u8],
+    ) -> Result<(), Dropped> {
+        let taken = self.with_peer(key, |peer, _| {
+            peer.handle_datagram(now, Protocol::Udp, from, to, bytes)
+        });
+        taken.unwrap_or(Ok(()))
+    }
+
     /// str0m read a client's request for a keyframe. Ours it never sees.
     pub(super) fn take_stock_request(&mut self, now: Instant, key: Key<Peer>, mid: Mid) {
         let peer = self.peers.get(key).filter(|peer| peer.send_side.is_stock());

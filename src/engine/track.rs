@@ -12,6 +12,7 @@ use super::command::TrackInfo;
 use super::copies::Tap;
 use super::egress::clock::StreamClock;
 use super::egress::history::{HistoryId, StoredId, TrackHistory};
+use super::ingress::payload::Payload;
 use super::keyframe::{KeyframeRequests, Pacing};
 use super::layers::{Layering, Layers};
 use super::limits::TRACK_LAYERS;
@@ -121,7 +122,7 @@ pub(crate) struct MediaPacket {
     /// Payload type as received.
     pub(crate) pt: Pt,
     /// Shared by every subscriber.
-    pub(crate) payload: Arc<[u8]>,
+    pub(crate) payload: Payload,
     /// Its audio level (RFC 6464), with the voice flag on top.
     pub(crate) audio_level: Option<u8>,
     /// Its video orientation (3GPP TS 26.114).

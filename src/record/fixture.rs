@@ -46,7 +46,7 @@ pub(super) fn packet(seq: u64, arrived: Instant) -> CopiedPacket {
         seq,
         timestamp: (seq as u32).wrapping_mul(960),
         marker: false,
-        payload: vec![0xFC, seq as u8].into(),
+        payload: [0xFC, seq as u8].as_slice().into(),
     }
 }
 

@@ -463,10 +463,16 @@ impl Client {
             marker: packet.header.marker,
             payload: Arc::clone(&packet.payload),
             stamp,
-            descriptor: extension::descriptor(&packet.header.ext_vals),
+            descriptor: descriptor(&packet.header.ext_vals),
             vp8: vp8.then(|| Vp8Ids::parse(&packet.payload)).flatten(),
         });
     }
+}
+
+/// The dependency descriptor of a received packet.
+fn descriptor(values: &ExtensionValues) -> Option<Arc<[u8]>> {
+    let DescriptorBytes(bytes) = values.user_values.get()?;
+    Some(Arc::clone(bytes))
 }
 
 #[cfg(test)]

@@ -45,6 +45,14 @@ impl Ntp {
         }
     }
 
+    /// The time since the Unix epoch; `None` before it. Until 2036, when the NTP era ends.
+    #[must_use]
+    pub fn since_epoch(self) -> Option<Duration> {
+        let seconds = (self.0 >> 32).checked_sub(NTP_UNIX_SECONDS)?;
+        let nanoseconds = (u128::from(self.0 as u32) * 1_000_000_000) >> 32;
+        Some(Duration::new(seconds, nanoseconds as u32))
+    }
+
     /// The 64 bits on the wire.
     #[must_use]
     pub const fn bits(self) -> u64 {

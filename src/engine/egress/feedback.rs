@@ -1,4 +1,4 @@
-//! Reads what viewers report: compound RTCP after decryption.
+//! Reads what clients report: compound RTCP after decryption.
 //!
 //! Items are pushed into a [`Feedback`] that is kept and reused, so that reading allocates nothing.
 //! Any bytes may come: a peer's keys say who sent them, not that they make sense. Work is bounded
@@ -8,9 +8,11 @@ use std::ops::Range;
 
 use str0m::rtp::Ssrc;
 
+use super::clock::Ntp;
 use super::seal::{Opener, RtcpStamp, Sealed};
+use super::statuses::{fill_times, read_statuses};
 use super::window::Window;
-use crate::engine::bwe::twcc::{Arrival, TwccSeq};
+use crate::engine::bwe::twcc::Arrival;
 
 /// Lost packets named in one message; further ones are left for its repetition. libwebrtc lists
 /// up to 1000 (`kMaxNackPackets`).
@@ -42,6 +44,15 @@ pub struct Feedback {
 pub enum Item {
     /// A reception report block (RFC 3550 §6.4.1).
     Report(ReportBlock),
+    /// A sender's time (RFC 3550 §6.4.1).
+    SenderReport {
+        /// Whose.
+        ssrc: Ssrc,
+        /// When it was written, on the sender's wall clock.
+        at: Ntp,
+        /// The stream's RTP timestamp then.
+        timestamp: u32,
+    },
     /// Packets are missing (RFC 4585 §6.2.1). See [`Feedback::lost`].
     Nack {
         /// In which of our streams.
@@ -102,16 +113,7 @@ pub struct ReportBlock {
     pub delay: u32,
 }
 
-/// Who else must see a datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
-    /// Nobody.
-    Consumed,
-    /// str0m: it carries SR, SDES, BYE or XR, which concern what the peer publishes.
-    HandToStr0m,
-}
-
-/// Why a datagram was not read. str0m must not get it either.
+/// Why a datagram was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
     /// It could not be opened.
@@ -206,11 +208,7 @@ impl FeedbackReader {
     /// # Errors
     ///
     /// [`Unread`]: `feedback` is empty then.
-    pub fn handle_srtcp(
-        &mut self,
-        datagram: &[u8],
-        feedback: &mut Feedback,
-    ) -> Result<Disposition, Unread> {
+    pub fn handle_srtcp(&mut self, datagram: &[u8], feedback: &mut Feedback) -> Result<(), Unread> {
         feedback.clear();
         let stamp = self.opener.stamp(datagram)?;
         let known = self.senders.iter().position(|s| s.ssrc == stamp.sender);
@@ -221,7 +219,8 @@ impl FeedbackReader {
         self.plain.extend_from_slice(datagram);
         let len = self.opener.open_rtcp(&mut self.plain)?.len();
         self.note(known, stamp);
-        Ok(parse(&self.plain[..len], feedback))
+        parse(&self.plain[..len], feedback);
+        Ok(())
     }
 
     /// Marks an authenticated packet as read.
@@ -251,9 +250,9 @@ impl FeedbackReader {
 }
 
 /// Reads a compound RTCP packet (RFC 3550 §6.1) or a reduced-size one (RFC 5506) and adds its
-/// items to `feedback`.
-pub fn parse(mut compound: &[u8], feedback: &mut Feedback) -> Disposition {
-    let mut disposition = Disposition::Consumed;
+/// items to `feedback`. Descriptions and goodbyes are skipped: browsers say goodbye to streams that
+/// go on.
+pub fn parse(mut compound: &[u8], feedback: &mut Feedback) {
     while !compound.is_empty() {
         let Some((packet, rest)) = Packet::split(compound) else {
             feedback.malformed += 1;
@@ -261,7 +260,9 @@ pub fn parse(mut compound: &[u8], feedback: &mut Feedback) -> Disposition {
         };
         compound = rest;
         let read = match (packet.kind, packet.format) {
-            (200, blocks) => packet.reports(24, blocks, feedback),
+            (200, blocks) => packet
+                .sender_report(feedback)
+                .and_then(|()| packet.reports(24, blocks, feedback)),
             (201, blocks) => packet.reports(4, blocks, feedback),
             (205, 1) => packet.nack(feedback),
             (205, 15) => packet.twcc(feedback),
@@ -272,12 +273,7 @@ pub fn parse(mut compound: &[u8], feedback: &mut Feedback) -> Disposition {
             _ => Some(()),
         };
         feedback.malformed += u32::from(read.is_none());
-        // SR, SDES, BYE (RFC 3550 §12.1) and XR (RFC 3611 §2).
-        if matches!(packet.kind, 200 | 202 | 203 | 207) {
-            disposition = Disposition::HandToStr0m;
-        }
     }
-    disposition
 }
 
 /// One RTCP packet of a compound.
@@ -310,6 +306,17 @@ impl<'a> Packet<'a> {
             body,
         };
         Some((packet, rest))
+    }
+
+    fn sender_report(&self, feedback: &mut Feedback) -> Option<()> {
+        let (head, _) = self.body.split_first_chunk::<16>()?;
+        let at = u64::from(be32(head, 4)?) << 32 | u64::from(be32(head, 8)?);
+        feedback.push(Item::SenderReport {
+            ssrc: be32(head, 0)?.into(),
+            at: Ntp::from_bits(at),
+            timestamp: be32(head, 12)?,
+        });
+        Some(())
     }
 
     /// Report blocks behind `skip` bytes of SSRC and sender info (RFC 3550 §6.4).
@@ -429,70 +436,6 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Reads status chunks (§3.1.1 to §3.1.4 of the draft) and leaves each packet's symbol in
-/// `at_us`; returns what follows the chunks.
-fn read_statuses<'a>(
-    mut body: &'a [u8],
-    base: u16,
-    count: usize,
-    arrivals: &mut Vec<Arrival>,
-) -> Option<&'a [u8]> {
-    let end = arrivals.len() + count;
-    let mut next = base;
-    while arrivals.len() < end {
-        let (chunk, rest) = body.split_first_chunk::<2>()?;
-        body = rest;
-        let chunk = u16::from_be_bytes(*chunk);
-        // Symbols in the chunk, bits of each, and where the first stands.
-        let (symbols, bits) = match chunk >> 14 {
-            0 | 1 => (usize::from(chunk & 0x1fff), 0),
-            2 => (14, 1),
-            _ => (7, 2),
-        };
-        for place in 0..symbols.min(end - arrivals.len()) {
-            let symbol = match bits {
-                0 => chunk >> 13 & 3,
-                1 => chunk >> (13 - place) & 1,
-                _ => chunk >> (12 - 2 * place) & 3,
-            };
-            let at_us = (symbol != NOT_RECEIVED).then_some(i64::from(symbol));
-            let seq = TwccSeq(next);
-            arrivals.push(Arrival { seq, at_us });
-            next = next.wrapping_add(1);
-        }
-    }
-    Some(body)
-}
-
-/// Turns symbols into times by the deltas that follow the chunks (§3.1.5 of the draft).
-fn fill_times(mut deltas: &[u8], reference: i64, arrivals: &mut [Arrival]) -> Option<()> {
-    let mut at_us = reference * 64_000;
-    for arrival in arrivals {
-        let delta = match arrival.at_us {
-            None => continue,
-            Some(SMALL_DELTA) => {
-                let (byte, rest) = deltas.split_first()?;
-                deltas = rest;
-                i64::from(*byte)
-            }
-            Some(LARGE_DELTA) => {
-                let (bytes, rest) = deltas.split_first_chunk::<2>()?;
-                deltas = rest;
-                i64::from(i16::from_be_bytes(*bytes))
-            }
-            Some(_) => return None,
-        };
-        at_us += delta * 250;
-        arrival.at_us = Some(at_us);
-    }
-    Some(())
-}
-
-/// Status symbols (§3.1.1 of the draft).
-const NOT_RECEIVED: u16 = 0;
-const SMALL_DELTA: i64 = 1;
-const LARGE_DELTA: i64 = 2;
-
 fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     let (word, _) = bytes.get(at..)?.split_first_chunk::<4>()?;
     Some(u32::from_be_bytes(*word))
@@ -516,14 +459,14 @@ mod tests {
         bytes
     }
 
-    fn read(compound: &[u8]) -> (Disposition, Feedback) {
+    fn read(compound: &[u8]) -> Feedback {
         let mut feedback = Feedback::new();
-        let disposition = parse(compound, &mut feedback);
-        (disposition, feedback)
+        parse(compound, &mut feedback);
+        feedback
     }
 
     fn arrivals(compound: &[u8]) -> Vec<(u16, Option<i64>)> {
-        let (_, feedback) = read(compound);
+        let feedback = read(compound);
         let [Item::Twcc { arrivals, .. }] = feedback.items() else {
             panic!("one feedback message: {feedback:?}");
         };
@@ -543,7 +486,7 @@ mod tests {
             &[8, 0, 0, 0],
         ];
         let mut feedback = Feedback::new();
-        assert_eq!(parse(&xr.concat(), &mut feedback), Disposition::HandToStr0m);
+        parse(&xr.concat(), &mut feedback);
         let told = Item::ReceiverTime {
             ssrc: 9.into(),
             at: 0x0203_0405,
@@ -558,7 +501,7 @@ mod tests {
             &[0, 1, 0, 7, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5],
         ];
         let block = block.concat();
-        let expected = [Item::Report(ReportBlock {
+        let expected = Item::Report(ReportBlock {
             ssrc: 9.into(),
             fraction_lost: 64,
             lost: -2,
@@ -566,20 +509,23 @@ mod tests {
             jitter: 3,
             last_report: 4,
             delay: 5,
-        })];
-        let (disposition, feedback) = read(&rtcp(201, 1, &block));
-        assert_eq!(disposition, Disposition::Consumed);
-        assert_eq!(feedback.items(), expected);
+        });
+        let feedback = read(&rtcp(201, 1, &block));
+        assert_eq!(feedback.items(), std::slice::from_ref(&expected));
         let sender_report = [vec![0xee; 20], block].concat();
-        let (disposition, feedback) = read(&rtcp(200, 1, &sender_report));
-        assert_eq!(disposition, Disposition::HandToStr0m);
-        assert_eq!(feedback.items(), expected);
+        let feedback = read(&rtcp(200, 1, &sender_report));
+        let time = Item::SenderReport {
+            ssrc: 1.into(),
+            at: Ntp::from_bits(0xeeee_eeee_eeee_eeee),
+            timestamp: 0xeeee_eeee,
+        };
+        assert_eq!(feedback.items(), [time, expected]);
     }
 
     #[test]
     fn a_nack_names_a_number_and_those_in_its_mask() {
         let body = [0, 0, 0, 9, 0xff, 0xff, 0x80, 0x01, 0, 7, 0, 0];
-        let (_, feedback) = read(&rtcp(205, 1, &body));
+        let feedback = read(&rtcp(205, 1, &body));
         let [Item::Nack { ssrc, lost }] = feedback.items() else {
             panic!("one request");
         };
@@ -591,8 +537,7 @@ mod tests {
     fn keyframe_requests_of_both_kinds_are_read() {
         let pli = rtcp(206, 1, &[0, 0, 0, 9]);
         let fir = [0, 0, 0, 0, 0, 0, 0, 8, 3, 0, 0, 0, 0, 0, 0, 7, 4, 0, 0, 0];
-        let (disposition, feedback) = read(&[pli, rtcp(206, 4, &fir)].concat());
-        assert_eq!(disposition, Disposition::Consumed);
+        let feedback = read(&[pli, rtcp(206, 4, &fir)].concat());
         let fir = |ssrc: u32, number| Item::Fir {
             ssrc: ssrc.into(),
             number,
@@ -605,7 +550,7 @@ mod tests {
     fn an_estimate_is_a_mantissa_and_an_exponent() {
         let remb = |word: u32| {
             let body = [&[0; 4], &b"REMB"[..], &word.to_be_bytes(), &[0, 0, 0, 9]];
-            let (_, feedback) = read(&rtcp(206, 15, &body.concat()));
+            let feedback = read(&rtcp(206, 15, &body.concat()));
             (feedback.items().first().cloned(), feedback.malformed())
         };
         let bits_per_s = 200_000 << 3;
@@ -616,7 +561,7 @@ mod tests {
 
     #[test]
     fn other_application_feedback_is_not_an_estimate() {
-        let (_, feedback) = read(&rtcp(206, 15, b"\0\0\0\0NAMEdata"));
+        let feedback = read(&rtcp(206, 15, b"\0\0\0\0NAMEdata"));
         assert!(feedback.items().is_empty());
         assert_eq!(feedback.malformed(), 0);
     }
@@ -658,7 +603,7 @@ mod tests {
         let short = [0, 0, 0, 0, 0, 10, 0, 6, 0, 0, 1, 0, 0x20, 0x06, 4, 0];
         let reserved = [0, 0, 0, 0, 0, 10, 0, 1, 0, 0, 1, 0, 0x60, 0x01, 4, 0];
         for body in [short, reserved] {
-            let (_, feedback) = read(&rtcp(205, 15, &body));
+            let feedback = read(&rtcp(205, 15, &body));
             assert!(feedback.items().is_empty() && feedback.arrivals.is_empty());
             assert_eq!(feedback.malformed(), 1);
         }
@@ -670,21 +615,10 @@ mod tests {
             let [high, low] = (packets as u16).to_be_bytes();
             // One run of packets that did not arrive.
             let body = [0, 0, 0, 0, 0, 10, high, low, 0, 0, 1, 0, high, low, 0, 0];
-            read(&rtcp(205, 15, &body)).1.items().len()
+            read(&rtcp(205, 15, &body)).items().len()
         };
         assert_eq!(about(MAX_ARRIVALS_PER_MESSAGE), 1);
         assert_eq!(about(MAX_ARRIVALS_PER_MESSAGE + 1), 0);
-    }
-
-    #[test]
-    fn str0m_gets_what_concerns_publishing_and_only_that() {
-        for kind in [200, 202, 203, 207] {
-            let compound = [rtcp(201, 0, &[]), rtcp(kind, 0, &[0; 20])].concat();
-            assert_eq!(read(&compound).0, Disposition::HandToStr0m, "{kind}");
-        }
-        for kind in [201, 204, 205, 206] {
-            assert_eq!(read(&rtcp(kind, 2, &[0; 48])).0, Disposition::Consumed);
-        }
     }
 
     #[test]
@@ -692,7 +626,7 @@ mod tests {
         let mut compound = rtcp(206, 1, &[0, 0, 0, 9]);
         compound.extend(rtcp(206, 1, &[0; 4]));
         compound[12] = 0x40;
-        let (_, feedback) = read(&compound);
+        let feedback = read(&compound);
         assert_eq!((feedback.items().len(), feedback.malformed()), (1, 1));
     }
 
@@ -700,7 +634,7 @@ mod tests {
     fn padding_is_not_read() {
         let mut compound = rtcp(205, 1, &[0, 0, 0, 9, 0, 7, 0, 0, 0, 0, 0, 4]);
         compound[0] |= 0x20;
-        let (_, feedback) = read(&compound);
+        let feedback = read(&compound);
         let [Item::Nack { lost, .. }] = feedback.items() else {
             panic!("one request");
         };
@@ -729,7 +663,7 @@ mod tests {
         let datagrams = [1, 2, 1, 2].map(|sender| sealed(&mut sealer, sender));
         for place in [2, 0, 3, 1] {
             let read = reader.handle_srtcp(&datagrams[place], &mut feedback);
-            assert_eq!(read, Ok(Disposition::Consumed));
+            assert_eq!(read, Ok(()));
             assert_eq!(feedback.items().len(), 1);
         }
         for datagram in &datagrams {
@@ -750,7 +684,7 @@ mod tests {
         assert_eq!(read, Err(Unread::Sealed(Sealed::Forged)));
         assert!(reader.senders.is_empty());
         let read = reader.handle_srtcp(&good, &mut feedback);
-        assert_eq!(read, Ok(Disposition::Consumed));
+        assert_eq!(read, Ok(()));
     }
 
     #[test]
@@ -777,7 +711,7 @@ mod tests {
         fn any_bytes_are_read_within_the_limits(
             bytes in prop::collection::vec(any::<u8>(), 0..1_500)
         ) {
-            let (_, feedback) = read(&bytes);
+            let feedback = read(&bytes);
             within_limits(&feedback)?;
         }
 
@@ -792,7 +726,7 @@ mod tests {
             for (kind, format, words) in packets {
                 compound.extend(rtcp(kind, format, &words.concat()));
             }
-            let (_, feedback) = read(&compound);
+            let feedback = read(&compound);
             within_limits(&feedback)?;
         }
 

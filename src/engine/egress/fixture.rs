@@ -5,7 +5,7 @@ use std::time::Instant;
 use str0m::crypto::dtls::{KeyingMaterial, SrtpProfile};
 
 use super::keys::{SessionKeys, Side};
-use super::seal::{Opener, Sealed};
+use super::seal::{RtpOpener, Sealed};
 
 /// Some instant to count from.
 #[expect(
@@ -58,7 +58,7 @@ pub(super) struct Rtp {
 }
 
 /// Opens a sealed packet whose roll-over counter is `roc`.
-pub(super) fn open_rtp(opener: &Opener, sealed: &[u8], roc: u32) -> Result<Rtp, Sealed> {
+pub(super) fn open_rtp(opener: &RtpOpener, sealed: &[u8], roc: u32) -> Result<Rtp, Sealed> {
     let be16 = |at: usize| u16::from_be_bytes([sealed[at], sealed[at + 1]]);
     let be32 = |at: usize| u32::from(be16(at)) << 16 | u32::from(be16(at + 2));
     assert_eq!(sealed[0] & 0xcf, 0x80, "version 2, no contributing sources");
@@ -68,14 +68,15 @@ pub(super) fn open_rtp(opener: &Opener, sealed: &[u8], roc: u32) -> Result<Rtp, 
         header_len = 16 + 4 * usize::from(be16(14));
         extensions = elements(be16(12), &sealed[16..header_len]);
     }
-    let mut bytes = sealed.to_vec();
     let index = u64::from(roc) << 16 | u64::from(be16(2));
-    let len = opener.open_rtp(&mut bytes, header_len, index)?;
-    let padding = if sealed[0] & 0x20 == 0 {
-        0
-    } else {
-        bytes[len - 1]
+    let len = opener.payload_len(sealed.len(), header_len);
+    let mut payload = vec![0; len.ok_or(Sealed::Short)?];
+    opener.open_rtp(sealed, header_len, index, &mut payload)?;
+    let padding = match payload.last() {
+        Some(padding) if sealed[0] & 0x20 != 0 => *padding,
+        _ => 0,
     };
+    payload.truncate(payload.len() - usize::from(padding));
     Ok(Rtp {
         ssrc: be32(8),
         pt: sealed[1] & 0x7f,
@@ -83,7 +84,7 @@ pub(super) fn open_rtp(opener: &Opener, sealed: &[u8], roc: u32) -> Result<Rtp, 
         seq: be16(2),
         timestamp: be32(4),
         extensions,
-        payload: bytes[header_len..len - usize::from(padding)].to_vec(),
+        payload,
         padding,
     })
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::extension::PacketExtensions;
 use super::packet::MediaPacket;
 use super::patch::HeadPatch;
+use crate::engine::ingress::payload::Payload;
 
 /// How long a packet can be sent again. libwebrtc's receivers ask up to 10 times and drop what is
 /// later than a second or so; its senders keep packets for 1 s or 3 round trips.
@@ -35,7 +36,7 @@ pub const LOG_MAX_PLACES: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Stored {
     /// Its payload, shared with whoever else holds it.
-    pub payload: Arc<[u8]>,
+    pub payload: Payload,
     /// Its dependency descriptor, shared as well; `None` when it has none.
     pub descriptor: Option<Arc<[u8]>>,
     /// Its audio level (RFC 6464), if it has one.
@@ -75,6 +76,8 @@ pub struct TrackHistory {
     bytes: usize,
     /// The number of the oldest packet held.
     first: u32,
+    /// Payloads it let go of since [`Self::reclaim`].
+    gone: Vec<Payload>,
 }
 
 impl TrackHistory {
@@ -86,6 +89,7 @@ impl TrackHistory {
             packets: VecDeque::new(),
             bytes: 0,
             first: 0,
+            gone: Vec::new(),
         }
     }
 
@@ -112,8 +116,14 @@ impl TrackHistory {
             if let Some((_, stored)) = self.packets.pop_front() {
                 self.bytes -= stored.payload.len();
                 self.first = self.first.wrapping_add(1);
+                self.gone.push(stored.payload);
             }
         }
+    }
+
+    /// Payloads that were let go of: their memory may be used again.
+    pub fn reclaim(&mut self) -> impl Iterator<Item = Payload> {
+        self.gone.drain(..)
     }
 
     /// A packet that is still held, and is of this history.
@@ -331,7 +341,7 @@ mod tests {
 
     fn stored(len: usize) -> Stored {
         Stored {
-            payload: vec![7; len].into(),
+            payload: vec![7; len].as_slice().into(),
             descriptor: None,
             audio_level: None,
             video_orientation: None,

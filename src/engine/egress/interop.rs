@@ -19,7 +19,7 @@ mod tests {
 
     use crate::engine::egress::clock::{StreamClock, WallClock};
     use crate::engine::egress::extension::{ExtensionIds, PacketExtensions};
-    use crate::engine::egress::feedback::{Disposition, Feedback, FeedbackReader, Item};
+    use crate::engine::egress::feedback::{Feedback, FeedbackReader, Item};
     use crate::engine::egress::fixture::{keying_material, session_keys, some_instant};
     use crate::engine::egress::guard::{Guard, Verdict};
     use crate::engine::egress::history::{HistoryId, Sent, SentLog, Stored, TrackHistory};
@@ -209,13 +209,14 @@ mod tests {
         }
 
         /// Everything the viewer reported until nothing more comes.
-        fn feedback(&mut self) -> Vec<(Disposition, Feedback)> {
+        fn feedback(&mut self) -> Vec<Feedback> {
             let mut all = Vec::new();
             while let Some(datagram) = self.from_viewer.pop_front() {
                 let mut feedback = Feedback::new();
                 let read = self.reader.handle_srtcp(&datagram, &mut feedback);
                 assert_eq!(feedback.malformed(), 0);
-                all.push((read.expect("ours to read"), feedback));
+                read.expect("ours to read");
+                all.push(feedback);
             }
             all
         }
@@ -223,7 +224,7 @@ mod tests {
         /// Lets up to two seconds pass until the viewer has reported what `wanted` finds.
         fn until<T>(&mut self, wanted: impl Fn(&Feedback, &Item) -> Option<T>) -> T {
             for _ in 0..200 {
-                for (_, feedback) in self.feedback() {
+                for feedback in self.feedback() {
                     let found = feedback.items().iter().find_map(|i| wanted(&feedback, i));
                     if let Some(found) = found {
                         return found;
@@ -326,7 +327,7 @@ mod tests {
                 let payload = [0x90, 0x80, seq as u8, 1, 2, 3];
                 let packet = packet(seq, &payload);
                 let stored = Stored {
-                    payload: payload.into(),
+                    payload: payload.as_slice().into(),
                     descriptor: None,
                     audio_level: None,
                     video_orientation: None,
@@ -379,7 +380,7 @@ mod tests {
         let mut arrived = Vec::new();
         for _ in 0..50 {
             call.advance(Duration::from_millis(10));
-            for (_, feedback) in call.feedback() {
+            for feedback in call.feedback() {
                 for item in feedback.items() {
                     if let Item::Twcc { arrivals, .. } = item {
                         arrived.extend_from_slice(feedback.arrivals(arrivals));

@@ -7,12 +7,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::keys::SessionKeys;
-use super::seal::Opener;
+use super::seal::{Opener, RtpOpener};
 
 /// Everything that was sealed with one side's keys.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     opener: Opener,
+    rtp_opener: RtpOpener,
     /// Highest index received, by SSRC (RFC 3711 §3.3.1).
     highest: HashMap<u32, u64>,
     /// SSRC and 48-bit index.
@@ -26,6 +27,7 @@ impl Ledger {
     pub(crate) fn new(keys: &SessionKeys) -> Self {
         Self {
             opener: Opener::new(keys),
+            rtp_opener: RtpOpener::new(keys),
             highest: HashMap::new(),
             rtp: HashSet::new(),
             rtcp: HashSet::new(),
@@ -38,11 +40,10 @@ impl Ledger {
     ///
     /// What is wrong with it, in words: it does not open, or its index was used before.
     pub(crate) fn enter(&mut self, sealed: &[u8]) -> Result<Option<u64>, String> {
-        let mut bytes = sealed.to_vec();
-        if (192..=223).contains(&bytes[1]) {
+        if (192..=223).contains(&sealed[1]) {
             let stamp = self.opener.stamp(sealed);
             let stamp = stamp.map_err(|_| "SRTCP without an index")?;
-            if self.opener.open_rtcp(&mut bytes).is_err() {
+            if self.opener.open_rtcp(&mut sealed.to_vec()).is_err() {
                 return Err(format!("SRTCP does not open: {stamp:?}"));
             }
             let fresh = self.rtcp.insert((stamp.sender, stamp.index));
@@ -63,7 +64,15 @@ impl Ledger {
         let index = guess(*highest, wire);
         *highest = index.max(*highest);
         let what = format!("SSRC {ssrc:#x} index {index}");
-        if self.opener.open_rtp(&mut bytes, header_len, index).is_err() {
+        let len = self.rtp_opener.payload_len(sealed.len(), header_len);
+        let opened = len.ok_or(()).and_then(|len| {
+            let mut payload = vec![0; len];
+            let opened = self
+                .rtp_opener
+                .open_rtp(sealed, header_len, index, &mut payload);
+            opened.map_err(|_| ())
+        });
+        if opened.is_err() {
             return Err(format!("{what} does not open"));
         }
         if !self.rtp.insert((ssrc, index)) {
@@ -154,7 +163,7 @@ mod tests {
         outlet: Outlet,
         slots: Vec<SlotWriter>,
         batch: Batch,
-        opener: Opener,
+        opener: RtpOpener,
         ledger: Ledger,
         twcc: Vec<u16>,
     }
@@ -167,7 +176,7 @@ mod tests {
                 outlet: Outlet::new(Sealer::new(&keys)),
                 slots: Vec::new(),
                 batch: Batch::new(),
-                opener: Opener::new(&keys),
+                opener: RtpOpener::new(&keys),
                 ledger: Ledger::new(&keys),
                 twcc: Vec::new(),
             };

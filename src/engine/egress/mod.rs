@@ -11,10 +11,12 @@ mod interop;
 pub mod keys;
 #[cfg(test)]
 pub(crate) mod ledger;
+mod live;
 pub mod packet;
 pub mod patch;
 pub mod reports;
 pub mod rtx;
 pub mod seal;
 pub(crate) mod send_side;
+mod statuses;
 pub mod window;

@@ -466,7 +466,7 @@ mod tests {
 
     use super::super::fixture::{open_rtp, session_keys};
     use super::super::keys::Side;
-    use super::super::seal::Opener;
+    use super::super::seal::RtpOpener;
     use super::*;
 
     const AT: Ntp = Ntp::from_bits(0x1234_5678_9abc_def0);
@@ -501,9 +501,9 @@ mod tests {
         }
     }
 
-    fn outlet() -> (Outlet, Opener) {
+    fn outlet() -> (Outlet, RtpOpener) {
         let keys = session_keys(SrtpProfile::AEAD_AES_128_GCM, Side::Server, 0);
-        (Outlet::new(Sealer::new(&keys)), Opener::new(&keys))
+        (Outlet::new(Sealer::new(&keys)), RtpOpener::new(&keys))
     }
 
     fn usual_ids() -> ExtensionIds {
@@ -626,7 +626,7 @@ mod tests {
     fn a_packet_without_payload_is_sealed_under_every_profile() {
         for profile in SrtpProfile::ALL {
             let keys = session_keys(*profile, Side::Server, 0);
-            let (mut outlet, opener) = (Outlet::new(Sealer::new(&keys)), Opener::new(&keys));
+            let (mut outlet, opener) = (Outlet::new(Sealer::new(&keys)), RtpOpener::new(&keys));
             let mut slot = writer(&desc(usual_ids()));
             let mut batch = Batch::new();
             let written = slot.write_media(&mut outlet, AT, &packet(1, b""), &mut batch);

@@ -97,7 +97,7 @@ fn write_cname(ssrc: Ssrc, cname: &str, buf: &mut Vec<u8>) {
 }
 
 /// The first word of an RTCP packet with `words` behind it (RFC 3550 §6.4.1).
-fn write_head(kind: u8, count: u8, words: u16, buf: &mut Vec<u8>) {
+pub(in crate::engine) fn write_head(kind: u8, count: u8, words: u16, buf: &mut Vec<u8>) {
     buf.extend_from_slice(&[2 << 6 | count, kind]);
     buf.extend_from_slice(&words.to_be_bytes());
 }

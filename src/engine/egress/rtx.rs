@@ -187,7 +187,7 @@ mod tests {
 
         fn send(&mut self, seq: u64) {
             let stored = Stored {
-                payload: vec![0; 1000].into(),
+                payload: [0; 1000].as_slice().into(),
                 descriptor: None,
                 audio_level: None,
                 video_orientation: None,

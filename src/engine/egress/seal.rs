@@ -134,25 +134,29 @@ impl Sealer {
     }
 }
 
-/// Opens what the other side sends.
+/// Opens the SRTCP that the other side sends.
 #[derive(Debug)]
 pub struct Opener {
-    #[cfg(test)]
-    srtp: Cipher,
     srtcp: Cipher,
 }
 
-/// Why an SRTCP packet was not opened.
+/// Opens the SRTP that the other side sends.
+#[derive(Debug)]
+pub struct RtpOpener {
+    srtp: Cipher,
+}
+
+/// Why a packet was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Sealed {
-    /// Shorter than a header, an index and a tag.
-    #[error("too short for an SRTCP packet")]
+    /// Shorter than a header and a tag, and SRTCP's index.
+    #[error("too short for an SRTP or SRTCP packet")]
     Short,
     /// The E flag is clear; WebRTC never sends RTCP unencrypted (RFC 8827 §6.5).
     #[error("an SRTCP packet that is not encrypted")]
     Unencrypted,
     /// The tag does not fit: not from this peer, or changed on the way.
-    #[error("SRTCP authentication failed")]
+    #[error("SRTP or SRTCP authentication failed")]
     Forged,
 }
 
@@ -171,8 +175,6 @@ impl Opener {
     #[must_use]
     pub fn new(keys: &SessionKeys) -> Self {
         Self {
-            #[cfg(test)]
-            srtp: Cipher::new(keys.profile(), keys.srtp()),
             srtcp: Cipher::new(keys.profile(), keys.srtcp()),
         }
     }
@@ -225,33 +227,53 @@ impl Opener {
         }
         Ok(&packet[..end])
     }
+}
 
-    /// Opens an RTP packet in place; returns its length without the tag. `index` is the
-    /// receiver's guess (RFC 3711 §3.3.1).
-    #[cfg(test)]
-    pub(super) fn open_rtp(
+impl RtpOpener {
+    /// An opener for the keys the other side writes with.
+    #[must_use]
+    pub fn new(keys: &SessionKeys) -> Self {
+        Self {
+            srtp: Cipher::new(keys.profile(), keys.srtp()),
+        }
+    }
+
+    /// Bytes of the payload, padding included, of a packet of `len` bytes; `None` when it has not
+    /// even a tag.
+    #[must_use]
+    pub fn payload_len(&self, len: usize, header_len: usize) -> Option<usize> {
+        len.checked_sub(header_len + self.srtp.tag_len())
+    }
+
+    /// Opens the payload of an RTP packet into `out`, which has [`Self::payload_len`] bytes.
+    /// `index` is the receiver's guess (RFC 3711 §3.3.1).
+    ///
+    /// # Errors
+    ///
+    /// [`Sealed`] says why not; what is in `out` is then worthless.
+    pub fn open_rtp(
         &self,
-        packet: &mut [u8],
+        packet: &[u8],
         header_len: usize,
         index: u64,
-    ) -> Result<usize, Sealed> {
+        out: &mut [u8],
+    ) -> Result<(), Sealed> {
         let ssrc = be32(packet.get(8..12).ok_or(Sealed::Short)?);
         let end = packet.len().checked_sub(self.srtp.tag_len());
-        let end = end.filter(|end| *end >= header_len).ok_or(Sealed::Short)?;
+        let end = end.filter(|end| *end == header_len + out.len());
+        let end = end.ok_or(Sealed::Short)?;
+        let (sealed, tag) = packet.split_at(end);
+        let (header, body) = sealed.split_at(header_len);
         match &self.srtp {
-            Cipher::Gcm(gcm) => {
-                let (header, rest) = packet.split_at_mut(header_len);
-                let (body, tag) = rest.split_at_mut(end - header_len);
-                gcm.open(ssrc, index, header, body, tag)?;
-            }
+            Cipher::Gcm(gcm) => gcm.open_into(ssrc, index, header, (body, tag), out),
             Cipher::Cm(cm) => {
                 let roc = (index >> 16) as u32;
-                let (authenticated, tag) = packet.split_at_mut(end);
-                cm.verify(authenticated, &roc.to_be_bytes(), tag)?;
-                cm.apply(ssrc, index, &mut packet[header_len..end]);
+                cm.verify(sealed, &roc.to_be_bytes(), tag)?;
+                out.copy_from_slice(body);
+                cm.apply(ssrc, index, out);
+                Ok(())
             }
         }
-        Ok(end)
     }
 }
 
@@ -328,6 +350,20 @@ impl Gcm {
         self.key
             .open_in_place_separate_tag(nonce, Aad::from(aad), tag, body)
             .map(drop)
+            .map_err(|_| Sealed::Forged)
+    }
+
+    fn open_into(
+        &self,
+        ssrc: u32,
+        index: u64,
+        aad: &[u8],
+        (body, tag): (&[u8], &[u8]),
+        out: &mut [u8],
+    ) -> Result<(), Sealed> {
+        let nonce = self.nonce(ssrc, index);
+        self.key
+            .open_separate_gather(nonce, Aad::from(aad), body, tag, out)
             .map_err(|_| Sealed::Forged)
     }
 
@@ -433,7 +469,7 @@ mod tests {
                         deadbeefdeadbeefdeadbeefdeadbeefdeadbeef";
 
     /// A sealer with the session keys of RFC 7714 §16 and §17 (no key derivation there).
-    fn rfc_7714(key_len: u8) -> (Sealer, Opener) {
+    fn rfc_7714(key_len: u8) -> (Sealer, Opener, RtpOpener) {
         let key: Vec<u8> = (0..key_len).collect();
         let keys = CipherKeys::from_session(&key, &hex("517569642070726f2071756f"));
         let cipher = || Cipher::Gcm(Gcm::new(&keys));
@@ -443,12 +479,24 @@ mod tests {
             srtcp_index: 0x5d4,
         };
         let (srtp, srtcp) = (cipher(), cipher());
-        (sealer, Opener { srtp, srtcp })
+        (sealer, Opener { srtcp }, RtpOpener { srtp })
     }
 
-    fn pair(profile: SrtpProfile) -> (Sealer, Opener) {
+    fn pair(profile: SrtpProfile) -> (Sealer, Opener, RtpOpener) {
         let keys = session_keys(profile, Side::Server, 1);
-        (Sealer::new(&keys), Opener::new(&keys))
+        (
+            Sealer::new(&keys),
+            Opener::new(&keys),
+            RtpOpener::new(&keys),
+        )
+    }
+
+    /// The payload of a packet with a header of 12 bytes.
+    fn opened(opener: &RtpOpener, packet: &[u8], index: u64) -> Result<Vec<u8>, Sealed> {
+        let len = opener.payload_len(packet.len(), 12).ok_or(Sealed::Short)?;
+        let mut out = vec![0; len];
+        opener.open_rtp(packet, 12, index, &mut out)?;
+        Ok(out)
     }
 
     #[test]
@@ -466,12 +514,14 @@ mod tests {
             ),
         ];
         for (key_len, protected) in vectors {
-            let (sealer, opener) = rfc_7714(key_len);
+            let (sealer, _, opener) = rfc_7714(key_len);
             let mut packet = hex(RTP);
             sealer.seal_rtp(&mut packet, 0, 12, 0x5501_a0b2, 0xf17b);
             assert_eq!(packet, hex(protected));
-            let len = opener.open_rtp(&mut packet, 12, 0xf17b).expect("opens");
-            assert_eq!(packet[..len], hex(RTP));
+            assert_eq!(
+                opened(&opener, &packet, 0xf17b),
+                Ok(hex(RTP)[12..].to_vec())
+            );
         }
     }
 
@@ -490,7 +540,7 @@ mod tests {
             ),
         ];
         for (key_len, protected) in vectors {
-            let (mut sealer, opener) = rfc_7714(key_len);
+            let (mut sealer, opener, _) = rfc_7714(key_len);
             let mut packet = hex(RTCP);
             assert_eq!(sealer.seal_rtcp(&mut packet, 0), Ok(0x5d4));
             assert_eq!(packet, hex(protected));
@@ -512,7 +562,7 @@ mod tests {
     #[test]
     fn every_profile_opens_what_it_seals_beside_other_packets() {
         for profile in SrtpProfile::ALL {
-            let (mut sealer, opener) = pair(*profile);
+            let (mut sealer, opener, rtp_opener) = pair(*profile);
             let mut buf = vec![0xee; 33];
             buf.extend(hex(RTP));
             sealer.seal_rtp(&mut buf, 33, 12, 0x5501_a0b2, 0x7_f17b);
@@ -521,9 +571,10 @@ mod tests {
             buf.extend(hex(RTCP));
             assert_eq!(sealer.seal_rtcp(&mut buf, second), Ok(0));
             assert_eq!(opener.open_rtcp(&mut buf[second..]), Ok(&hex(RTCP)[..]));
-            let opened = opener.open_rtp(&mut buf[33..second], 12, 0x7_f17b);
-            assert_eq!(opened, Ok(hex(RTP).len()));
-            assert_eq!(buf[33..33 + hex(RTP).len()], hex(RTP));
+            let payload = opened(&rtp_opener, &buf[33..second], 0x7_f17b);
+            assert_eq!(payload, Ok(hex(RTP)[12..].to_vec()));
+            let other_roc = opened(&rtp_opener, &buf[33..second], 0x8_f17b);
+            assert_eq!(other_roc, Err(Sealed::Forged));
             assert!(buf[..33].iter().all(|b| *b == 0xee));
         }
     }
@@ -531,7 +582,7 @@ mod tests {
     #[test]
     fn a_changed_bit_anywhere_is_noticed() {
         for profile in SrtpProfile::ALL {
-            let (mut sealer, opener) = pair(*profile);
+            let (mut sealer, opener, _) = pair(*profile);
             let mut sealed = hex(RTCP);
             sealer.seal_rtcp(&mut sealed, 0).expect("indexes are left");
             for byte in 0..sealed.len() {
@@ -547,7 +598,7 @@ mod tests {
 
     #[test]
     fn an_unencrypted_srtcp_packet_is_refused() {
-        let (_, opener) = rfc_7714(16);
+        let (_, opener, _) = rfc_7714(16);
         // RFC 7714 §17.3: tagged, not encrypted.
         let mut tagged = hex(RTCP);
         tagged.extend(hex("841dd9683dd78ec92ae58790125f62b3000005d4"));
@@ -556,7 +607,7 @@ mod tests {
 
     #[test]
     fn the_srtcp_index_ends_before_it_repeats() {
-        let (mut sealer, _) = pair(SrtpProfile::AEAD_AES_128_GCM);
+        let (mut sealer, ..) = pair(SrtpProfile::AEAD_AES_128_GCM);
         sealer.srtcp_index = E_FLAG - 1;
         assert_eq!(sealer.seal_rtcp(&mut hex(RTCP), 0), Ok(E_FLAG - 1));
         assert_eq!(sealer.seal_rtcp(&mut hex(RTCP), 0), Err(IndexesSpent));

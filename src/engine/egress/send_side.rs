@@ -9,15 +9,16 @@ use str0m::rtp::Ssrc;
 
 use super::clock::{Ntp, StreamClock};
 use super::extension::ExtensionIds;
-use super::feedback::{Disposition, Feedback, FeedbackReader, ReportBlock, Unread};
+use super::feedback::{Feedback, ReportBlock, Unread};
 use super::guard::{Guard, Verdict};
 use super::history::{Sent, SentLog, StoredId, TrackHistory};
+use super::live::{Live, live};
 use super::packet::{
     Batch, MediaPacket, Outlet, SlotDesc, SlotWriter, SsrcTaken, Unwritten, Written,
 };
 use super::reports::{self, SenderReport};
 use super::rtx::{self, NackOutcome, RtxBudget};
-use super::seal::{Opener, Sealer};
+use super::seal::RtpOpener;
 use crate::engine::bwe::pacer::{Grant, Pacer};
 use crate::engine::bwe::twcc::Arrival;
 use crate::engine::bwe::{self, Bwe, ClusterId};
@@ -60,13 +61,6 @@ pub(crate) struct SendSide {
     /// Where media goes when a test compares with str0m's own sending.
     #[cfg(test)]
     pub(in crate::engine) stock: Option<Vec<stock::Outgoing>>,
-}
-
-/// What there is once the handshake is done.
-#[derive(Debug)]
-struct Live {
-    outlet: Outlet,
-    reader: FeedbackReader,
 }
 
 /// One slot's streams.
@@ -259,16 +253,25 @@ impl SendSide {
         }
     }
 
-    /// Opens and reads a client's SRTCP. `None` before there are keys: then it is str0m's.
+    /// What opens the client's packets, once there are keys.
+    pub(crate) fn opener(&self) -> Option<RtpOpener> {
+        Some(RtpOpener::new(&self.port.keys()?.theirs))
+    }
+
+    /// Writes an RTCP packet that is no slot's, unless `write` writes nothing.
+    pub(crate) fn write_rtcp(&mut self, batch: &mut Batch, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(live) = live(&mut self.live, &self.port) {
+            // Refused after 2^31 packets under one key.
+            let _ = batch.push_rtcp(&mut live.outlet, write);
+        }
+    }
+
+    /// Opens and reads a client's SRTCP. `None` before there are keys.
     pub(crate) fn read(
         &mut self,
         datagram: &[u8],
         feedback: &mut Feedback,
-    ) -> Option<Result<Disposition, Unread>> {
-        #[cfg(test)]
-        if self.is_stock() {
-            return None;
-        }
+    ) -> Option<Result<(), Unread>> {
         let live = live(&mut self.live, &self.port)?;
         Some(live.reader.handle_srtcp(datagram, feedback))
     }
@@ -401,14 +404,10 @@ impl SendSide {
 
     /// Tells a receiver its time back, so that it knows its round trip.
     pub(crate) fn echo_time(&mut self, of: Ssrc, at: u32, batch: &mut Batch) {
-        let (Some(live), Some(lane)) = (live(&mut self.live, &self.port), self.lanes.first())
-        else {
-            return;
-        };
-        let ssrc = lane.writer.ssrc();
-        let write = |buf: &mut Vec<u8>| reports::write_time_echo(ssrc, of, at, buf);
-        // Refused after 2^31 packets under one key.
-        let _ = batch.push_rtcp(&mut live.outlet, write);
+        if let Some(lane) = self.lanes.first() {
+            let ssrc = lane.writer.ssrc();
+            self.write_rtcp(batch, |buf| reports::write_time_echo(ssrc, of, at, buf));
+        }
     }
 
     /// Ends every stream that was sent (RFC 3550 §6.6).
@@ -484,16 +483,4 @@ fn note_sent(
         Some(number) => bwe.on_sent(now, number, written.bytes, cluster),
         None => bwe.on_sent_unnumbered(now, written.bytes),
     }
-}
-
-/// The keys in use, as soon as the handshake has exported them.
-fn live<'a>(live: &'a mut Option<Live>, port: &KeyPort) -> Option<&'a mut Live> {
-    if live.is_none() {
-        let keys = port.keys()?;
-        *live = Some(Live {
-            outlet: Outlet::new(Sealer::new(&keys.ours)),
-            reader: FeedbackReader::new(Opener::new(&keys.theirs)),
-        });
-    }
-    live.as_mut()
 }

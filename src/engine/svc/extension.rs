@@ -24,12 +24,6 @@ pub(crate) fn extension() -> Extension {
     Extension::with_serializer(URI, Carrier)
 }
 
-/// The descriptor of a received packet.
-pub(crate) fn descriptor(values: &ExtensionValues) -> Option<Arc<[u8]>> {
-    let DescriptorBytes(bytes) = values.user_values.get()?;
-    Some(Arc::clone(bytes))
-}
-
 #[derive(Debug)]
 struct Carrier;
 

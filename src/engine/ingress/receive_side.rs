@@ -1,0 +1,431 @@
+//! The receive side of one peer: its streams, and what their sender is told of them.
+
+use std::time::{Duration, Instant};
+
+use str0m::format::PayloadParams;
+use str0m::media::{Mid, Pt, Rid};
+use str0m::rtp::Ssrc;
+
+use super::arrivals::Arrivals;
+use super::gaps::Gaps;
+use super::header::{Header, Meanings};
+use super::payload::{Payload, Spares};
+use super::reception::Reception;
+use super::report::{self, Block};
+use crate::engine::command::Kind;
+use crate::engine::egress::clock::Ntp;
+use crate::engine::egress::seal::RtpOpener;
+use crate::engine::limits::PEER_STREAMS;
+use crate::engine::stats::Dropped;
+use crate::engine::subscription::clock_rate;
+
+/// From one reception report to the next (RFC 3550 §6.2 allows a fixed interval this short for
+/// few members; libwebrtc's video receivers do the same).
+pub(crate) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// From one request for a packet to the next, while no round trip was seen.
+const FIRST_ROUND_TRIP: Duration = Duration::from_millis(100);
+
+/// No shorter one is believed: the sender answers in turns of its own.
+const LEAST_ROUND_TRIP: Duration = Duration::from_millis(10);
+
+/// Everything that is known of what one client sends.
+#[derive(Debug, Default)]
+pub(crate) struct ReceiveSide {
+    /// What its header extensions mean.
+    meanings: Meanings,
+    /// The payload types it may send.
+    formats: Vec<Format>,
+    /// There from its first packet on: most clients of a large room only watch.
+    live: Option<Box<Live>>,
+}
+
+#[derive(Debug)]
+struct Live {
+    opener: RtpOpener,
+    streams: Vec<Stream>,
+    arrivals: Arrivals,
+    /// When the next reception report is due; `None` while nothing came since the last.
+    report_at: Option<Instant>,
+    /// From asking for a packet to its arrival, smoothed.
+    round_trip: Duration,
+    /// Packets so far.
+    count: u64,
+    /// What is asked for again: reused.
+    lost: Vec<u16>,
+}
+
+/// One SSRC.
+#[derive(Debug)]
+struct Stream {
+    ssrc: Ssrc,
+    /// Where it belongs, once that is known.
+    source: Option<Source>,
+    reception: Reception,
+    gaps: Gaps,
+    /// [`Live::count`] at its latest packet.
+    heard: u64,
+    /// The middle bits of its latest sender report's time, and when that came.
+    told: Option<(u32, Instant)>,
+}
+
+/// Where a stream belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// The m-line.
+    pub(crate) mid: Mid,
+    /// The layer; `None` without simulcast.
+    pub(crate) rid: Option<Rid>,
+    /// What the m-line is of.
+    pub(crate) kind: Kind,
+    /// It carries again what was lost of the layer (RFC 4588).
+    pub(crate) repairs: bool,
+}
+
+/// One payload type, as far as it matters here.
+#[derive(Debug, Clone, Copy)]
+struct Format {
+    pt: Pt,
+    rtx: Option<Pt>,
+    /// Whether what is lost is asked for again.
+    nacks: bool,
+}
+
+/// A packet as it was meant: opened, and out of its wrapping if it was sent again.
+#[derive(Debug)]
+pub(crate) struct Received<'a> {
+    pub(crate) source: Source,
+    /// Extended sequence number.
+    pub(crate) seq: u64,
+    pub(crate) timestamp: u32,
+    pub(crate) marker: bool,
+    pub(crate) pt: Pt,
+    /// Without padding; empty when there was nothing else.
+    pub(crate) payload: Payload,
+    pub(crate) audio_level: Option<u8>,
+    pub(crate) video_orientation: Option<u8>,
+    pub(crate) descriptor: Option<&'a [u8]>,
+}
+
+impl ReceiveSide {
+    /// Takes over what was negotiated.
+    pub(crate) fn set_negotiated(&mut self, meanings: Meanings, params: &[PayloadParams]) {
+        self.meanings = meanings;
+        let format = |params: &PayloadParams| Format {
+            pt: params.pt(),
+            rtx: params.resend(),
+            nacks: params.fb_nack(),
+        };
+        self.formats = params.iter().map(format).collect();
+    }
+
+    /// Whether a payload type is one for what is sent again.
+    pub(crate) fn is_rtx(&self, pt: Pt) -> bool {
+        self.formats.iter().any(|format| format.rtx == Some(pt))
+    }
+
+    /// Forgets where streams belong that `keeps` says no to.
+    pub(crate) fn retain_sources(&mut self, keeps: impl Fn(&Source) -> bool) {
+        for stream in self.live.iter_mut().flat_map(|live| &mut live.streams) {
+            stream.source = stream.source.filter(&keeps);
+        }
+    }
+
+    /// Begins with the client's key, once.
+    pub(crate) fn begin(&mut self, now: Instant, opener: impl FnOnce() -> Option<RtpOpener>) {
+        if self.live.is_none()
+            && let Some(opener) = opener()
+        {
+            self.live = Some(Box::new(Live {
+                opener,
+                streams: Vec::new(),
+                arrivals: Arrivals::new(now),
+                report_at: None,
+                round_trip: FIRST_ROUND_TRIP,
+                count: 0,
+                lost: Vec::new(),
+            }));
+        }
+    }
+
+    /// Reads the clear part of an SRTP packet.
+    pub(crate) fn header<'a>(&self, datagram: &'a [u8]) -> Option<Header<'a>> {
+        Header::parse(datagram, &self.meanings)
+    }
+
+    /// Takes in an SRTP packet; `None` when it is authentic and there is nothing to forward.
+    /// `find` says where a stream belongs.
+    ///
+    /// # Errors
+    ///
+    /// Why it was dropped. Only authentic packets leave a trace.
+    pub(crate) fn handle_packet<'a>(
+        &mut self,
+        now: Instant,
+        datagram: &[u8],
+        header: &Header<'a>,
+        spares: &mut Spares,
+        find: impl FnOnce(&Header<'a>) -> Option<Source>,
+    ) -> Result<Option<Received<'a>>, Dropped> {
+        let live = self.live.as_mut().ok_or(Dropped::NoTrack)?;
+        let (place, index, payload) = live.open(datagram, header, spares)?;
+        live.report_at.get_or_insert(now + REPORT_INTERVAL);
+        if let Some(number) = header.extensions.transport_sequence {
+            live.arrivals.handle_packet(now, number);
+        }
+        let stream = &mut live.streams[place];
+        if stream
+            .source
+            .is_none_or(|source| source.contradicts(header))
+        {
+            stream.source = find(header);
+        }
+        let Some(source) = stream.source else {
+            stream
+                .reception
+                .handle_packet(now, index, header.timestamp, 0);
+            // libwebrtc finds out what a path carries before it has a stream.
+            return if *header.ssrc == 0 {
+                Ok(None)
+            } else {
+                Err(Dropped::NoTrack)
+            };
+        };
+        let highest = stream.reception.highest();
+        let rate = clock_rate(source.kind);
+        stream
+            .reception
+            .handle_packet(now, index, header.timestamp, rate);
+        let (seq, pt, payload) = if source.repairs {
+            match live.unwrap_repair(now, source, header.pt, payload, &self.formats) {
+                Some(repaired) => repaired,
+                None => return Ok(None),
+            }
+        } else {
+            if self
+                .formats
+                .iter()
+                .any(|format| format.pt == header.pt && format.nacks)
+            {
+                let took = stream.gaps.handle_packet(now, index, highest);
+                live.handle_round_trip(took);
+            }
+            (index, header.pt, payload)
+        };
+        Ok(Some(Received {
+            source,
+            seq,
+            timestamp: header.timestamp,
+            marker: header.marker,
+            pt,
+            payload,
+            audio_level: header.extensions.audio_level,
+            video_orientation: header.extensions.video_orientation,
+            descriptor: header.extensions.dependency_descriptor,
+        }))
+    }
+
+    /// Takes in that a stream's sender told its time; gives where the stream belongs.
+    pub(crate) fn handle_sender_report(
+        &mut self,
+        now: Instant,
+        ssrc: Ssrc,
+        at: Ntp,
+    ) -> Option<Source> {
+        let streams = &mut self.live.as_mut()?.streams;
+        let stream = streams.iter_mut().find(|stream| stream.ssrc == ssrc)?;
+        stream.told = Some((at.middle(), now));
+        stream.source
+    }
+
+    /// The stream that a layer comes in; the one heard last, should it have changed.
+    pub(crate) fn ssrc_of(&self, mid: Mid, rid: Option<Rid>) -> Option<Ssrc> {
+        let streams = self.live.iter().flat_map(|live| &live.streams);
+        let is_it = |stream: &&Stream| {
+            let source = stream.source.as_ref();
+            source.is_some_and(|s| !s.repairs && s.mid == mid && s.rid == rid)
+        };
+        let latest = streams.filter(is_it).max_by_key(|stream| stream.heard)?;
+        Some(latest.ssrc)
+    }
+
+    /// When [`Self::write_due`] has something to write.
+    pub(crate) fn wakeup(&self) -> Option<Instant> {
+        let live = self.live.as_ref()?;
+        let gaps = live
+            .streams
+            .iter()
+            .filter_map(|stream| stream.gaps.wakeup());
+        gaps.chain(live.report_at)
+            .chain(live.arrivals.wakeup())
+            .min()
+    }
+
+    /// Writes one RTCP packet of what is due; `false` when nothing is.
+    pub(crate) fn write_due(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let Some(live) = &mut self.live else {
+            return false;
+        };
+        let interval = live.round_trip;
+        for stream in &mut live.streams {
+            if stream.gaps.wakeup().is_some_and(|at| at <= now) {
+                live.lost.clear();
+                stream.gaps.take_due(now, interval, &mut live.lost);
+                if !live.lost.is_empty() {
+                    report::write_nack(stream.ssrc, &live.lost, buf);
+                    return true;
+                }
+            }
+        }
+        if live.report_at.is_some_and(|at| at <= now) {
+            live.report_at = None;
+            live.write_report(now, buf);
+            return true;
+        }
+        let is_due = live.arrivals.wakeup().is_some_and(|at| at <= now);
+        let media = live.streams.first().map_or(0.into(), |stream| stream.ssrc);
+        is_due && live.arrivals.write(report::REPORTER.into(), media, buf)
+    }
+}
+
+impl Live {
+    /// Opens a packet; gives its stream's place, its index and its payload.
+    fn open(
+        &mut self,
+        datagram: &[u8],
+        header: &Header<'_>,
+        spares: &mut Spares,
+    ) -> Result<(usize, u64, Payload), Dropped> {
+        let known = self
+            .streams
+            .iter()
+            .position(|stream| stream.ssrc == header.ssrc);
+        let reception = known.map(|place| &self.streams[place].reception);
+        let index = reception.map_or(header.seq.into(), |known| known.index(header.seq));
+        if reception.is_some_and(|known| !known.is_fresh(index)) {
+            return Err(Dropped::Duplicate);
+        }
+        let opener = &self.opener;
+        let len = opener.payload_len(datagram.len(), header.len);
+        let len = len.ok_or(Dropped::Malformed)?;
+        let payload = spares
+            .fill(len, |out| opener.open_rtp(datagram, header.len, index, out))
+            .map_err(|_| Dropped::Malformed)?;
+        let padding = match payload.last() {
+            _ if !header.is_padded => 0,
+            Some(padding) => usize::from(*padding),
+            None => return Err(Dropped::Malformed),
+        };
+        let len = len.checked_sub(padding).ok_or(Dropped::Malformed)?;
+        self.count += 1;
+        let place = known.unwrap_or_else(|| self.add(header.ssrc));
+        self.streams[place].heard = self.count;
+        Ok((place, index, payload.narrow(0..len)))
+    }
+
+    /// A place for a new stream: that of the one not heard for longest, when there are too many.
+    fn add(&mut self, ssrc: Ssrc) -> usize {
+        let stream = Stream {
+            ssrc,
+            source: None,
+            reception: Reception::default(),
+            gaps: Gaps::default(),
+            heard: self.count,
+            told: None,
+        };
+        if self.streams.len() < PEER_STREAMS {
+            self.streams.push(stream);
+            return self.streams.len() - 1;
+        }
+        let heard = |place: &usize| self.streams[*place].heard;
+        let oldest = (0..self.streams.len()).min_by_key(heard).unwrap_or(0);
+        self.streams[oldest] = stream;
+        oldest
+    }
+
+    /// Takes a packet that was sent again out of its wrapping (RFC 4588 §4); `None` when it is not
+    /// missing, or is padding.
+    fn unwrap_repair(
+        &mut self,
+        now: Instant,
+        source: Source,
+        pt: Pt,
+        payload: Payload,
+        formats: &[Format],
+    ) -> Option<(u64, Pt, Payload)> {
+        let seq = u16::from_be_bytes(*payload.first_chunk()?);
+        let repaired = Some(Source {
+            repairs: false,
+            ..source
+        });
+        let streams = self.streams.iter_mut();
+        let stream = streams
+            .filter(|stream| stream.source == repaired)
+            .max_by_key(|stream| stream.heard)?;
+        let index = stream.reception.index(seq);
+        let highest = stream.reception.highest();
+        if !stream.reception.handle_repaired(index) {
+            return None;
+        }
+        let took = stream.gaps.handle_packet(now, index, highest);
+        self.handle_round_trip(took);
+        let format = formats.iter().find(|format| format.rtx == Some(pt));
+        let len = payload.len();
+        Some((
+            index,
+            format.map_or(pt, |format| format.pt),
+            payload.narrow(2..len),
+        ))
+    }
+
+    fn handle_round_trip(&mut self, took: Option<Duration>) {
+        if let Some(took) = took {
+            let smoothed = (self.round_trip * 7 + took) / 8;
+            self.round_trip = smoothed.max(LEAST_ROUND_TRIP);
+        }
+    }
+
+    fn write_report(&mut self, now: Instant, buf: &mut Vec<u8>) {
+        let blocks = self.streams.iter_mut().filter_map(|stream| {
+            let _is_placed = stream.source?;
+            let (last_report, delay) = stream.told.map_or((0, 0), |(told, at)| {
+                let held = now.saturating_duration_since(at).as_micros();
+                (
+                    told,
+                    u32::try_from(held * 65_536 / 1_000_000).unwrap_or(u32::MAX),
+                )
+            });
+            Some(Block {
+                ssrc: stream.ssrc,
+                quality: stream.reception.report()?,
+                last_report,
+                delay,
+            })
+        });
+        let blocks: Vec<_> = blocks.collect();
+        for blocks in blocks.chunks(report::MAX_BLOCKS) {
+            report::write_report(blocks, buf);
+        }
+    }
+}
+
+impl Source {
+    /// Whether a packet names another m-line.
+    fn contradicts(&self, header: &Header<'_>) -> bool {
+        let named = header.extensions.mid;
+        named.is_some_and(|named| !names(named, &self.mid))
+    }
+}
+
+/// Whether a header extension names an m-line or layer. str0m has `_` in place of whatever is no
+/// letter or digit.
+pub(crate) fn names(bytes: &[u8], id: &str) -> bool {
+    let plain = |byte: &u8| {
+        if byte.is_ascii_alphanumeric() {
+            *byte
+        } else {
+            b'_'
+        }
+    };
+    bytes.len() == id.len() && bytes.iter().map(plain).eq(id.bytes())
+}
