@@ -151,19 +151,29 @@ mod tests {
 
     use super::*;
 
-    /// A socket like the journal's, what has been sent to it, and the layer that sends.
-    fn journal(name: &str) -> (UnixDatagram, Journal) {
+    /// A socket like the journal's, gone when the test is.
+    struct Reader(UnixDatagram);
+
+    impl Drop for Reader {
+        fn drop(&mut self) {
+            let at = self.0.local_addr().unwrap();
+            let _ = fs::remove_file(at.as_pathname().unwrap());
+        }
+    }
+
+    /// A socket like the journal's, and the layer that sends to it.
+    fn journal(name: &str) -> (Reader, Journal) {
         let to = std::env::temp_dir().join(format!("corelay-{name}-{}", std::process::id()));
         let _ = fs::remove_file(&to);
         let socket = UnixDatagram::bind(&to).unwrap();
         socket.set_nonblocking(true).unwrap();
         let journal = Journal::at(&to).unwrap();
         assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 0);
-        (socket, journal)
+        (Reader(socket), journal)
     }
 
     /// The fields of the next record.
-    fn next(socket: &UnixDatagram) -> BTreeMap<String, String> {
+    fn next(Reader(socket): &Reader) -> BTreeMap<String, String> {
         let mut bytes = vec![0; 200_000];
         let length = socket.recv(&mut bytes).unwrap();
         let mut rest = &bytes[..length];
@@ -225,7 +235,7 @@ mod tests {
                 tracing::info!("told");
             }
             let mut taken = 0;
-            while socket.recv(&mut [0; 4096]).is_ok() {
+            while socket.0.recv(&mut [0; 4096]).is_ok() {
                 taken += 1;
             }
             tracing::info!("again");
