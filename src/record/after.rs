@@ -3,17 +3,27 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::compose::{Wanted, compose};
+use super::clock;
+use super::compose::{ComposeError, Wanted, compose};
 use super::layout::Layout;
 use super::manifest::Manifest;
 use super::order::Notice;
-use super::upload::Target;
+use super::upload::{self, Target, UploadError};
+use crate::backoff::Backoff;
 
-/// Recordings that wait. Further ones are done after the next start of the server.
-const WAITING: usize = 1024;
+/// Recordings that wait: as many as are known. Further ones are done after the next start of the
+/// server.
+pub(super) const WAITING: usize = 10_000;
+
+/// Waits between two tries.
+const WAITS: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(60),
+};
 
 /// What is done.
 #[derive(Debug, Clone, Default)]
@@ -59,21 +69,13 @@ impl After {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let (waiting, mut next) = mpsc::channel::<PathBuf>(WAITING);
+        let (waiting, next) = mpsc::channel(WAITING);
         let (tell, done) = crossbeam_channel::bounded(WAITING);
+        // A recorder that has ended needs no answer.
+        let tell = move |notice| drop(tell.try_send(notice));
         thread::Builder::new()
             .name("recorded".to_owned())
-            .spawn(move || {
-                while let Some(directory) = next.blocking_recv() {
-                    // A recorder that has ended needs no answer.
-                    let tell = |notice| drop(tell.try_send(notice));
-                    let finished = runtime.block_on(finish(&options, &directory, tell));
-                    if let Err(error) = finished {
-                        let directory = directory.display();
-                        tracing::error!(%directory, %error, "a recording is left as it is");
-                    }
-                }
-            })?;
+            .spawn(move || runtime.block_on(work(&options, WAITS, next, tell)))?;
         Ok(Some(Self { waiting, done }))
     }
 
@@ -90,8 +92,78 @@ impl After {
     }
 }
 
-async fn finish(options: &Options, directory: &Path, tell: impl Fn(Notice)) -> io::Result<()> {
-    let mut manifest = Manifest::load(directory)?;
+/// A recording with which something is to be done.
+#[derive(Debug)]
+struct Waiting {
+    directory: PathBuf,
+    /// When it is tried, and how often it was in vain.
+    due: Instant,
+    failures: u32,
+}
+
+/// Does what is to be done with each recording that comes, until no more can come. One that is not
+/// taken waits, and others do not wait for it.
+pub(super) async fn work(
+    options: &Options,
+    waits: Backoff,
+    mut next: mpsc::Receiver<PathBuf>,
+    tell: impl Fn(Notice),
+) {
+    let mut waiting: Vec<Waiting> = Vec::new();
+    loop {
+        let due = waiting.iter().map(|one| one.due).min();
+        let until = due.unwrap_or_else(clock);
+        tokio::select! {
+            biased;
+            directory = next.recv(), if waiting.len() < WAITING => match directory {
+                Some(directory) => waiting.push(Waiting { directory, due: clock(), failures: 0 }),
+                None => return,
+            },
+            () = tokio::time::sleep_until(until.into()), if due.is_some() => {
+                let Some(place) = waiting.iter().position(|one| Some(one.due) == due) else {
+                    continue;
+                };
+                let one = waiting.remove(place);
+                waiting.extend(attempt(options, waits, one, &tell).await);
+            }
+        }
+    }
+}
+
+/// Tries once; what is to be tried again is given back.
+async fn attempt(
+    options: &Options,
+    waits: Backoff,
+    one: Waiting,
+    tell: impl Fn(Notice),
+) -> Option<Waiting> {
+    let shown = one.directory.display();
+    let manifest = match Manifest::load(&one.directory) {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            tracing::error!(directory = %shown, %error, "a recording is left as it is");
+            return None;
+        }
+    };
+    let Err(error) = finish(options, manifest, &one.directory, tell).await else {
+        return None;
+    };
+    let wait = waits.pause(one.failures);
+    let seconds = wait.as_secs();
+    tracing::warn!(directory = %shown, %error, seconds, "not uploaded yet; tried again");
+    Some(Waiting {
+        due: clock() + wait,
+        failures: one.failures.saturating_add(1),
+        ..one
+    })
+}
+
+pub(super) async fn finish(
+    options: &Options,
+    mut manifest: Manifest,
+    directory: &Path,
+    tell: impl Fn(Notice),
+) -> Result<(), UploadError> {
     if let Some(composition) = options.compose.as_ref()
         && manifest.composed.is_none()
         && !manifest.opaque
@@ -111,13 +183,14 @@ async fn finish(options: &Options, directory: &Path, tell: impl Fn(Notice)) -> i
                 tell(Notice::Composed(Box::new(manifest.clone())));
             }
             // It is uploaded as it is.
+            Err(ComposeError::Nothing) => {}
             Err(error) => tracing::error!(recording = manifest.id, %error, "not composed"),
         }
     }
     if let Some(target) = &options.target
-        && manifest.uploaded_to.is_none()
+        && !upload::is_done(&manifest, directory)
     {
-        let uploaded = target.upload(directory, options.keeps_local).await;
+        let uploaded = target.upload(directory, options.keeps_local).await?;
         tell(Notice::Uploaded(Box::new(uploaded)));
     }
     Ok(())

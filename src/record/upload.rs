@@ -9,7 +9,6 @@ use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_lc_rs::digest;
 use object_store::aws::AmazonS3Builder;
@@ -22,16 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::{FILE_NAME, Manifest};
 use super::recorder::is_file_name;
-use crate::backoff::Backoff;
 
 /// Bytes of one part. S3 wants 5 MiB at least, and takes 10,000 parts: files up to 78 GiB.
 pub const PART_BYTES: u64 = 8 << 20;
-
-/// Waits between two tries.
-const WAITS: Backoff = Backoff {
-    first: Duration::from_secs(1),
-    longest: Duration::from_secs(60),
-};
 
 /// Where the state of an upload is kept, in the recording's directory.
 const STATE_FILE: &str = "upload.json";
@@ -57,8 +49,6 @@ pub struct Target {
     parts: Arc<dyn Parts>,
     /// What it is called in a manifest.
     name: String,
-    /// Between two tries.
-    waits: Backoff,
 }
 
 /// A store that takes parts, and can be told in a log.
@@ -150,35 +140,16 @@ impl Target {
             store: Arc::clone(&store) as Arc<dyn ObjectStore>,
             parts: store,
             name,
-            waits: WAITS,
         }
     }
 
-    /// Uploads a recording, and tries again until it is done: first what it consists of, last the
+    /// Uploads what of a recording is not in the store yet: first what it consists of, last the
     /// manifest. Then the local media are deleted, unless they are kept.
-    pub async fn upload(&self, directory: &Path, keeps_local: bool) -> Manifest {
-        let mut failures = 0_u32;
-        loop {
-            let wait = self.waits.pause(failures);
-            match self.try_upload(directory, keeps_local).await {
-                Ok(manifest) => return manifest,
-                Err(error) => {
-                    let directory = directory.display();
-                    let seconds = wait.as_secs();
-                    tracing::warn!(%directory, %error, seconds, "not uploaded yet; tried again");
-                }
-            }
-            tokio::time::sleep(wait).await;
-            failures = failures.saturating_add(1);
-        }
-    }
-
-    /// Uploads what is not in the store yet.
     ///
     /// # Errors
     ///
     /// The first thing that goes wrong. What was done up to it is kept.
-    pub async fn try_upload(
+    pub async fn upload(
         &self,
         directory: &Path,
         keeps_local: bool,
@@ -251,10 +222,15 @@ impl Target {
     ) -> Result<(), UploadError> {
         let mut open = match state.open.get(name) {
             Some(open) => open.clone(),
-            None => OpenUpload {
-                id: self.parts.create_multipart(key).await?,
-                parts: Vec::new(),
-            },
+            None => {
+                let open = OpenUpload {
+                    id: self.parts.create_multipart(key).await?,
+                    parts: Vec::new(),
+                };
+                state.open.insert(name.to_owned(), open.clone());
+                state.save(directory)?;
+                open
+            }
         };
         let count = length.div_ceil(PART_BYTES) as usize;
         while open.parts.len() < count {
@@ -305,6 +281,11 @@ impl Target {
     }
 }
 
+/// Whether nothing of a recording is to be uploaded or, having been, to be deleted.
+pub(super) fn is_done(manifest: &Manifest, directory: &Path) -> bool {
+    manifest.uploaded_to.is_some() && !directory.join(STATE_FILE).exists()
+}
+
 impl State {
     /// What is known of an earlier try; nothing where there was none.
     fn load(directory: &Path) -> Self {
@@ -351,6 +332,7 @@ mod tests {
     use std::net::SocketAddr;
     use std::ops::Range;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use hyper::body::Incoming;
     use hyper::header::HeaderValue;
@@ -362,14 +344,18 @@ mod tests {
     use s3s::service::S3ServiceBuilder;
     use s3s_fs::FileSystem;
     use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::backoff::Backoff;
+    use crate::record::after::{Options, WAITING, finish, work};
     use crate::record::fixture::Directory;
     use crate::record::manifest::{RecordedFile, RecordedTrack, State as RecordingState};
-    use crate::record::order::RecordingId;
+    use crate::record::order::{Notice, RecordingId};
 
     const BUCKET: &str = "recordings";
+    const ONE: &str = "daily/one";
 
     /// An S3 server that checks signatures.
     fn serve(listener: TcpListener, root: &Path) -> JoinHandle<()> {
@@ -446,7 +432,7 @@ mod tests {
     }
 
     /// A finished recording with a short file and one of three parts.
-    fn recording(directory: &Path) -> [Vec<u8>; 2] {
+    fn recording(directory: &Path, name: &str) -> [Vec<u8>; 2] {
         let short = b"short".to_vec();
         let long: Vec<u8> = (0..PART_BYTES * 5 / 2).map(|n| (n % 251) as u8).collect();
         let files = [("short.webm", &short), ("long.webm", &long)].map(|(name, bytes)| {
@@ -472,7 +458,7 @@ mod tests {
             gap_count: 0,
         };
         let id = RecordingId::new(0);
-        let mut manifest = Manifest::new(&id, "daily", 0, Path::new("daily/one"));
+        let mut manifest = Manifest::new(&id, "daily", 0, Path::new(name));
         manifest.state = RecordingState::Finished;
         manifest.tracks = vec![track];
         manifest.save(directory).unwrap();
@@ -486,8 +472,8 @@ mod tests {
         (Directory::new(&format!("{name}-local")), store)
     }
 
-    fn assert_arrived(store: &Directory, media: &[Vec<u8>; 2]) {
-        let there = store.0.join(BUCKET).join("daily/one");
+    fn assert_arrived(store: &Directory, recording: &str, media: &[Vec<u8>; 2]) {
+        let there = store.0.join(BUCKET).join(recording);
         for (name, bytes) in ["short.webm", "long.webm"].iter().zip(media) {
             assert!(fs::read(there.join(name)).unwrap() == *bytes, "{name}");
         }
@@ -497,16 +483,16 @@ mod tests {
     #[tokio::test]
     async fn a_recording_arrives_whole_and_only_then_leaves_the_disk() {
         let (local, store) = places("whole");
-        let media = recording(&local.0);
+        let media = recording(&local.0, ONE);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = target(listener.local_addr().unwrap(), "lovelace");
         let _server = serve(listener, &store.0);
-        let manifest = target.try_upload(&local.0, false).await.unwrap();
+        let manifest = target.upload(&local.0, false).await.unwrap();
         assert_eq!(
             manifest.uploaded_to.as_deref(),
             Some("s3://recordings/daily/one")
         );
-        assert_arrived(&store, &media);
+        assert_arrived(&store, ONE, &media);
         assert!(!local.0.join("long.webm").exists());
         assert_eq!(Manifest::load(&local.0).unwrap(), manifest);
     }
@@ -514,7 +500,7 @@ mod tests {
     #[tokio::test]
     async fn google_gets_the_same_files_in_parts_and_they_are_compared() {
         let (local, store) = places("google");
-        let media = recording(&local.0);
+        let media = recording(&local.0, ONE);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = format!("http://{}", listener.local_addr().unwrap());
         let _server = serve_google(listener, &store.0);
@@ -526,68 +512,31 @@ mod tests {
             .with_retry(no_retries());
         let bucket = Arc::new(builder.build().unwrap());
         let target = Target::new(bucket, format!("gs://{BUCKET}"));
-        let manifest = target.try_upload(&local.0, false).await.unwrap();
+        let manifest = target.upload(&local.0, false).await.unwrap();
         assert_eq!(
             manifest.uploaded_to.as_deref(),
             Some("gs://recordings/daily/one")
         );
-        assert_arrived(&store, &media);
+        assert_arrived(&store, ONE, &media);
         assert!(!local.0.join("long.webm").exists());
     }
 
     #[tokio::test]
     async fn a_store_that_refuses_leaves_everything_where_it_is() {
         let (local, store) = places("refused");
-        recording(&local.0);
+        recording(&local.0, ONE);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = target(listener.local_addr().unwrap(), "byron");
         let _server = serve(listener, &store.0);
-        let refused = target.try_upload(&local.0, false).await;
+        let refused = target.upload(&local.0, false).await;
         assert!(matches!(refused, Err(UploadError::Store(_))), "{refused:?}");
         assert!(local.0.join("short.webm").exists() && local.0.join("long.webm").exists());
     }
 
     #[tokio::test]
-    async fn a_store_that_is_away_is_tried_again_until_it_is_back() {
-        let (local, store) = places("away");
-        let media = recording(&local.0);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let target = target(address, "lovelace");
-        assert!(target.try_upload(&local.0, true).await.is_err());
-        let path = local.0.clone();
-        let uploading = tokio::spawn(async move { target.upload(&path, true).await });
-        let _server = serve(TcpListener::bind(address).await.unwrap(), &store.0);
-        uploading.await.unwrap();
-        assert_arrived(&store, &media);
-        assert!(local.0.join("long.webm").exists(), "it is kept");
-    }
-
-    #[tokio::test]
-    async fn a_store_that_goes_away_in_the_middle_gets_the_rest_when_it_is_back() {
-        let (local, store) = places("hung-up");
-        let media = recording(&local.0);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = Target {
-            waits: Backoff {
-                first: Duration::from_millis(1),
-                longest: Duration::from_millis(1),
-            },
-            ..target(listener.local_addr().unwrap(), "lovelace")
-        };
-        // After the short file (sent, asked for, read back), the beginning of the long one and its
-        // first part.
-        let _server = serve_but(listener, &store.0, 5..45);
-        let manifest = target.upload(&local.0, false).await;
-        assert!(manifest.uploaded_to.is_some());
-        assert_arrived(&store, &media);
-    }
-
-    #[tokio::test]
     async fn an_upload_goes_on_with_the_part_where_it_was() {
         let (local, store) = places("resumed");
-        let media = recording(&local.0);
+        let media = recording(&local.0, ONE);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = target(listener.local_addr().unwrap(), "lovelace");
         let _server = serve(listener, &store.0);
@@ -604,18 +553,94 @@ mod tests {
         };
         // What another process has sent is not sent again: were it wrong, that would be found.
         begin(vec![7; PART_BYTES as usize]).await;
-        let damaged = target.try_upload(&local.0, false).await;
+        let damaged = target.upload(&local.0, false).await;
         assert!(
             matches!(damaged, Err(UploadError::Damaged(_))),
             "{damaged:?}"
         );
         assert!(local.0.join("long.webm").exists());
-        begin(vec![7; PART_BYTES as usize]).await;
-        target.upload(&local.0, true).await;
-        assert_arrived(&store, &media);
+        target.upload(&local.0, true).await.unwrap();
+        assert_arrived(&store, ONE, &media);
         fs::remove_file(store.0.join(BUCKET).join("daily/one/long.webm")).unwrap();
         begin(media[1][..PART_BYTES as usize].to_vec()).await;
-        target.try_upload(&local.0, false).await.unwrap();
-        assert_arrived(&store, &media);
+        target.upload(&local.0, false).await.unwrap();
+        assert_arrived(&store, ONE, &media);
+    }
+
+    const SHORT: Backoff = Backoff {
+        first: Duration::from_millis(1),
+        longest: Duration::from_millis(5),
+    };
+
+    fn uploading(to: Target) -> Options {
+        Options {
+            target: Some(to),
+            ..Options::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_gets_everything_when_it_is_back_and_only_then_it_is_deleted() {
+        let (local, store) = places("away");
+        let names = ["daily/one", "daily/two", "weekly/one"];
+        let directories = names.map(|name| local.0.join(name));
+        let media: Vec<_> = directories
+            .iter()
+            .zip(names)
+            .map(|(directory, name)| {
+                fs::create_dir_all(directory).unwrap();
+                recording(directory, name)
+            })
+            .collect();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let options = uploading(target(address, "lovelace"));
+        let (more, next) = mpsc::channel(WAITING);
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let tell = move |notice| drop(tell.send(notice));
+        let working = tokio::spawn(async move { work(&options, SHORT, next, tell).await });
+        // What is gone before its turn comes holds up nobody.
+        more.try_send(local.0.join("gone")).unwrap();
+        for directory in &directories {
+            more.try_send(directory.clone()).unwrap();
+        }
+        tokio::time::sleep(SHORT.longest * 10).await;
+        assert!(told.try_recv().is_err());
+        assert!(directories.iter().all(|at| at.join("long.webm").exists()));
+        // It is back, hangs up in the middle of a long file, and is back again.
+        let listener = TcpListener::bind(address).await.unwrap();
+        let _server = serve_but(listener, &store.0, 5..45);
+        for _ in names {
+            let Some(Notice::Uploaded(manifest)) = told.recv().await else {
+                panic!("it ends");
+            };
+            assert!(manifest.uploaded_to.is_some());
+        }
+        for ((name, directory), media) in names.iter().zip(&directories).zip(&media) {
+            assert_arrived(&store, name, media);
+            assert!(!directory.join("long.webm").exists());
+        }
+        drop(more);
+        working.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_server_had_uploaded_but_not_deleted_is_deleted() {
+        let (local, store) = places("undeleted");
+        let media = recording(&local.0, "daily/one");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = target(listener.local_addr().unwrap(), "lovelace");
+        let _server = serve(listener, &store.0);
+        // The server ends before it deletes: its state is there, and so is all it has uploaded.
+        let uploaded = to.upload(&local.0, true).await.unwrap();
+        fs::write(local.0.join("upload.json"), r#"{"done": [], "open": {}}"#).unwrap();
+        assert!(!is_done(&uploaded, &local.0));
+        finish(&uploading(to), uploaded, &local.0, drop)
+            .await
+            .unwrap();
+        assert_arrived(&store, "daily/one", &media);
+        assert!(!local.0.join("long.webm").exists());
+        assert!(is_done(&Manifest::load(&local.0).unwrap(), &local.0));
     }
 }
