@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::depacketise::Setup;
 use super::ebml::{Head, Id};
 use super::manifest::{RecordedFile, RecordedTrack};
-use super::pieces::Truncate;
+use super::pieces::{Repaired, Truncate};
 use crate::engine::codec::{Codec, Size};
 use crate::engine::command::{Kind, Source, TrackInfo};
 use crate::engine::copies::CopiedPacket;
@@ -22,6 +22,12 @@ pub(super) const SETUP: Setup = Setup {
     },
     private: Vec::new(),
 };
+
+/// H264's parameters of Chromium's encoder: baseline, 426 x 240.
+pub(super) const CHROMIUM_SPS: [u8; 18] = [
+    0x67, 0x42, 0xC0, 0x1E, 0x8C, 0x8D, 0x40, 0xD8, 0xFF, 0x27, 0x35, 0x06, 0x06, 0x06, 0x07, 0x84,
+    0x42, 0x35,
+];
 
 #[expect(clippy::disallowed_methods, reason = "where the tests' time begins")]
 pub(super) fn start() -> Instant {
@@ -106,7 +112,7 @@ impl Truncate for Cursor<Vec<u8>> {
     }
 }
 
-type Repair = fn(&mut Cursor<Vec<u8>>) -> io::Result<u64>;
+type Repair = fn(&mut Cursor<Vec<u8>>) -> io::Result<Repaired>;
 
 /// A file of five pieces, each of a second, lasts as long as what was left of it, wherever it was
 /// cut; one that was not cut stays as it is. `pieces` counts those of a repaired file.
@@ -118,12 +124,14 @@ pub(super) fn assert_cuts_are_repaired(
 ) {
     for length in (first_piece..whole.len()).step_by(97) {
         let mut file = Cursor::new(whole[..length].to_vec());
-        let ms = repair(&mut file).unwrap();
-        let left = pieces(&file.into_inner());
-        assert_eq!(ms, left as u64 * 1000, "cut at {length}");
+        let repaired = repair(&mut file).unwrap();
+        let left = pieces(&file.into_inner()) as u64;
+        let (ms, frames) = (left * 1000, left * 25);
+        assert_eq!(repaired, Repaired { ms, frames }, "cut at {length}");
     }
     let mut file = Cursor::new(whole.to_vec());
-    assert_eq!(repair(&mut file).unwrap(), 5000);
+    let (ms, frames) = (5000, 125);
+    assert_eq!(repair(&mut file).unwrap(), Repaired { ms, frames });
     assert!(file.into_inner() == whole, "a finished file was changed");
 }
 

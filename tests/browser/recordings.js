@@ -56,14 +56,9 @@ export function checkFiles(manifest, directory, wanted) {
   return figures.join('; ');
 }
 
-/**
- * Decodes every frame: ffmpeg has nothing to say about a file that is whole. Matroska tells it how many
- * pictures a second there may be. For MP4 it guesses that, and would complain where two pictures of a
- * camera fall together in what it guessed: there it counts in milliseconds.
- */
+/** Decodes every frame: ffmpeg has nothing to say about a file that is whole. */
 export function decode(file) {
-  const count = file.endsWith('.mp4') ? ['-enc_time_base:v', '1:1000'] : [];
-  const args = ['-v', 'error', '-i', file, ...count, '-f', 'null', '-'];
+  const args = ['-v', 'error', '-i', file, '-f', 'null', '-'];
   const { status, stderr } = spawnSync('ffmpeg', args, { encoding: 'utf8' });
   if (status !== 0 || stderr !== '') throw new Error(`${path.basename(file)}: ${stderr}`);
   return probe(file);

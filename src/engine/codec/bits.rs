@@ -23,6 +23,11 @@ impl<'a> Bits<'a> {
         Some(value as u32)
     }
 
+    /// How many bits were read.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
     pub(crate) fn flag(&mut self) -> Option<bool> {
         self.read(1).map(|bit| bit == 1)
     }
@@ -63,19 +68,19 @@ impl<'a> Bits<'a> {
 
 /// Appends bits; what is left of the last byte is zero.
 #[derive(Debug)]
-pub(super) struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     out: &'a mut Vec<u8>,
     /// Bits of the last byte that are not written.
     free: u32,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
+    pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
         Self { out, free: 0 }
     }
 
     /// The low bits of `value`.
-    pub(super) fn write(&mut self, value: u32, count: u32) {
+    pub(crate) fn write(&mut self, value: u32, count: u32) {
         for place in (0..count).rev() {
             if self.free == 0 {
                 self.out.push(0);

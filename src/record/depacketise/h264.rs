@@ -1,8 +1,7 @@
 //! H264 (RFC 6184): NAL units put together to access units, each behind its length.
 
+use super::sps::Sps;
 use super::{Broken, Setup};
-use crate::engine::codec::Size;
-use crate::engine::codec::bits::Bits;
 
 /// NAL unit types of ITU-T H.264 table 7-1 and payload types of RFC 6184 table 1.
 const IDR_SLICE: u8 = 5;
@@ -114,12 +113,17 @@ impl AccessUnit {
     fn setup(&self) -> Option<Setup> {
         let first = self.sps.first().filter(|_| self.is_keyframe)?;
         self.pps.first()?;
-        let size = picture_size(first)?;
+        let size = Sps::parse(first)?.size;
+        let with_clock = |unit: &Vec<u8>| Sps::parse(unit)?.with_clock();
+        let sets = self.sps.iter();
+        let sets: Vec<_> = sets
+            .map(|unit| with_clock(unit).unwrap_or(unit.clone()))
+            .collect();
         let mut private = vec![1];
         private.extend_from_slice(first.get(1..4)?);
         // Lengths of 4 bytes, then how many sets there are.
-        private.extend([0xFF, 0xE0 | self.sps.len() as u8]);
-        append_sets(&mut private, &self.sps);
+        private.extend([0xFF, 0xE0 | sets.len() as u8]);
+        append_sets(&mut private, &sets);
         private.push(self.pps.len() as u8);
         append_sets(&mut private, &self.pps);
         Some(Setup { size, private })
@@ -133,130 +137,17 @@ fn append_sets(out: &mut Vec<u8>, sets: &[Vec<u8>]) {
     }
 }
 
-/// Profiles whose SPS says how colours are sampled (H.264 §7.3.2.1.1).
-const HIGH_PROFILES: [u32; 13] = [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135];
-
-/// The size of the pictures of an SPS (§7.3.2.1.1), without what is cropped.
-fn picture_size(sps: &[u8]) -> Option<Size> {
-    let raw = without_emulation_prevention(sps.get(1..)?);
-    let mut bits = Bits::new(&raw);
-    let profile = bits.read(8)?;
-    bits.read(16)?;
-    bits.exp_golomb()?;
-    let mut chroma = 1;
-    if HIGH_PROFILES.contains(&profile) {
-        chroma = bits.exp_golomb()?;
-        skip_high_profile(&mut bits, chroma)?;
-    }
-    bits.exp_golomb()?;
-    skip_order_count(&mut bits)?;
-    bits.exp_golomb()?;
-    bits.read(1)?;
-    let (across, down) = (bits.exp_golomb()?, bits.exp_golomb()?);
-    let fields = if bits.flag()? { 1 } else { 2 };
-    if fields == 2 {
-        bits.read(1)?;
-    }
-    bits.read(1)?;
-    let mut cropped = (0, 0);
-    if bits.flag()? {
-        let mut sum = || bits.exp_golomb()?.checked_add(bits.exp_golomb()?);
-        cropped = (sum()?, sum()?);
-    }
-    let unit = (
-        if matches!(chroma, 1 | 2) { 2 } else { 1 },
-        if chroma == 1 { 2 * fields } else { fields },
-    );
-    let side = |blocks: u32, fields: u32, cropped: u32, unit: u32| {
-        let pixels = blocks.checked_add(1)?.checked_mul(16 * fields)?;
-        let side = pixels.checked_sub(cropped.checked_mul(unit)?)?;
-        u16::try_from(side).ok().filter(|side| *side > 0)
-    };
-    Some(Size {
-        width: side(across, 1, cropped.0, unit.0)?,
-        height: side(down, fields, cropped.1, unit.1)?,
-    })
-}
-
-/// From `separate_colour_plane_flag` to the last scaling list.
-fn skip_high_profile(bits: &mut Bits<'_>, chroma: u32) -> Option<()> {
-    if chroma == 3 {
-        bits.read(1)?;
-    }
-    bits.exp_golomb()?;
-    bits.exp_golomb()?;
-    bits.read(1)?;
-    if !bits.flag()? {
-        return Some(());
-    }
-    for list in 0..if chroma == 3 { 12 } else { 8 } {
-        if !bits.flag()? {
-            continue;
-        }
-        let (mut last, mut next) = (8_i64, 8_i64);
-        for _ in 0..if list < 6 { 16 } else { 64 } {
-            if next != 0 {
-                next = (last + bits.signed_exp_golomb()?).rem_euclid(256);
-            }
-            last = if next == 0 { last } else { next };
-        }
-    }
-    Some(())
-}
-
-/// `pic_order_cnt_type` and what belongs to it.
-fn skip_order_count(bits: &mut Bits<'_>) -> Option<()> {
-    match bits.exp_golomb()? {
-        0 => drop(bits.exp_golomb()?),
-        1 => {
-            bits.read(1)?;
-            bits.exp_golomb()?;
-            bits.exp_golomb()?;
-            // num_ref_frames_in_pic_order_cnt_cycle is at most 255.
-            for _ in 0..bits.exp_golomb()?.min(255) {
-                bits.exp_golomb()?;
-            }
-        }
-        _ => {}
-    }
-    Some(())
-}
-
-/// A NAL unit's bytes without the 3 that follows two zeros (§7.4.1).
-fn without_emulation_prevention(bytes: &[u8]) -> Vec<u8> {
-    let mut raw = Vec::with_capacity(bytes.len());
-    let mut zeros = 0;
-    for byte in bytes {
-        if zeros >= 2 && *byte == 3 {
-            zeros = 0;
-            continue;
-        }
-        zeros = if *byte == 0 { zeros + 1 } else { 0 };
-        raw.push(*byte);
-    }
-    raw
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Baseline, 640 x 480, as Chromium's encoder writes it.
-    const BASELINE_SPS: [u8; 10] = [0x67, 0x42, 0xC0, 0x1F, 0x8C, 0x8D, 0x40, 0x50, 0x1E, 0xD0];
-
-    #[test]
-    fn an_sps_gives_the_size() {
-        let size = picture_size(&BASELINE_SPS).unwrap();
-        assert_eq!((size.width, size.height), (640, 480));
-        assert_eq!(picture_size(&BASELINE_SPS[..5]), None);
-    }
+    use crate::record::fixture::CHROMIUM_SPS;
 
     #[test]
     fn a_keyframe_with_its_parameter_sets_can_begin_a_file() {
         let mut unit = AccessUnit::default();
         let sps_pps = [
-            &[0x78, 0, 10][..],
-            &BASELINE_SPS,
+            &[0x78, 0, 18][..],
+            &CHROMIUM_SPS,
             &[0, 4, 0x68, 0xCE, 0x3C, 0x80],
         ]
         .concat();
@@ -266,8 +157,10 @@ mod tests {
         assert!(is_keyframe);
         assert_eq!(data, [0, 0, 0, 3, 0x65, 0x88, 1]);
         let private = setup.unwrap().private;
-        assert_eq!(private[..6], [1, 0x42, 0xC0, 0x1F, 0xFF, 0xE1]);
-        assert_eq!(private[6..8], [0, 10]);
+        assert_eq!(private[..6], [1, 0x42, 0xC0, 0x1E, 0xFF, 0xE1]);
+        let with_clock = Sps::parse(&CHROMIUM_SPS).unwrap().with_clock().unwrap();
+        assert_eq!(usize::from(private[7]), with_clock.len());
+        assert!(private[8..].starts_with(&with_clock));
         assert!(private.ends_with(&[1, 0, 4, 0x68, 0xCE, 0x3C, 0x80]));
     }
 
@@ -281,11 +174,5 @@ mod tests {
             Err(Broken),
             "the fragments did not end"
         );
-    }
-
-    #[test]
-    fn bytes_that_protect_from_start_codes_are_taken_out() {
-        let raw = without_emulation_prevention(&[0, 0, 3, 1, 0, 0, 3, 0, 3]);
-        assert_eq!(raw, [0, 0, 1, 0, 0, 0, 3]);
     }
 }

@@ -7,6 +7,7 @@
 
 mod av1;
 mod h264;
+mod sps;
 mod vp9;
 
 use std::collections::VecDeque;
