@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{self, PanicHookInfo};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -195,10 +196,7 @@ fn mint(wanted: &TokenRequest, access: &signal::access::Options) -> ExitCode {
 /// Finishes or composes a recording that is there.
 fn with_recording(action: &RecordAction, config: &Config) -> ExitCode {
     let done = match action {
-        RecordAction::Repair { directory } => Manifest::load(directory)
-            .and_then(|mut manifest| record::repair(directory, &mut manifest))
-            .map(|()| format!("{}: every file is whole\n", directory.display()))
-            .map_err(|error| format!("{}: {error}", directory.display())),
+        RecordAction::Repair { directory } => repair(directory),
         RecordAction::Compose {
             directory,
             layout,
@@ -228,6 +226,20 @@ fn with_recording(action: &RecordAction, config: &Config) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Finishes the files of a recording, and says which it cannot.
+fn repair(directory: &Path) -> Result<String, String> {
+    let shown = directory.display();
+    let failed = Manifest::load(directory)
+        .and_then(|mut manifest| record::repair(directory, &mut manifest))
+        .map_err(|error| format!("{shown}: {error}"))?;
+    if failed.is_empty() {
+        return Ok(format!("{shown}: every file is whole\n"));
+    }
+    let failed = failed.iter();
+    let lines = failed.map(|(name, error)| format!("{shown}/{name}: {error}"));
+    Err(lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// Runs until it is asked to end.

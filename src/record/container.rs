@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::depacketise::Setup;
 use super::mp4::{self, Mp4};
+use super::pieces::Repaired;
 use super::webm::{self, Webm};
 use crate::engine::codec::Codec;
 
@@ -15,7 +16,7 @@ pub enum Format {
     /// WebM; H264, which it does not know, in Matroska, of which it is a part.
     #[default]
     Webm,
-    /// Fragmented MP4; VP8 and VP9 in WebM, where players look for them.
+    /// Fragmented MP4; VP8, VP9 and AV1 in WebM, where players look for them.
     Mp4,
     /// As [`Format::Webm`], with frames that only their senders' key opens.
     Opaque,
@@ -24,7 +25,7 @@ pub enum Format {
 impl Format {
     /// Whether a codec goes into MP4.
     fn is_mp4(self, codec: Codec) -> bool {
-        self == Self::Mp4 && !matches!(codec, Codec::Vp8 | Codec::Vp9)
+        self == Self::Mp4 && matches!(codec, Codec::H264 | Codec::Opus)
     }
 
     /// How the names of its files end.
@@ -116,18 +117,18 @@ impl Container {
     }
 }
 
-/// Finishes a file whose process was killed. Returns how long it lasts, in milliseconds.
+/// Finishes a file whose process was killed.
 ///
 /// # Errors
 ///
 /// What the file system says, or that it is no file of ours.
-pub fn repair(path: &Path) -> io::Result<u64> {
+pub fn repair(path: &Path) -> io::Result<Repaired> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-    let ms = if path.extension().is_some_and(|ending| ending == "mp4") {
+    let repaired = if path.extension().is_some_and(|ending| ending == "mp4") {
         mp4::repair(&mut file)?
     } else {
         webm::repair(&mut file)?
     };
     file.sync_all()?;
-    Ok(ms)
+    Ok(repaired)
 }

@@ -14,6 +14,9 @@ use crate::engine::command::{Kind, Source};
 /// What the manifest of a recording is called in its directory.
 pub const FILE_NAME: &str = "recording.json";
 
+/// What it is called until it is whole.
+pub(super) const BESIDE_NAME: &str = ".recording.json.new";
+
 /// Gaps that are told of one track. Further ones are only counted.
 pub const MAX_GAPS: usize = 1000;
 
@@ -243,7 +246,7 @@ impl Manifest {
     /// What the file system says.
     pub fn save(&self, directory: &Path) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(self)?;
-        let beside = directory.join(".recording.json.new");
+        let beside = directory.join(BESIDE_NAME);
         let mut file = fs::File::create(&beside)?;
         file.write_all(&text)?;
         file.write_all(b"\n")?;
@@ -256,9 +259,14 @@ impl Manifest {
     ///
     /// What the file system says, or that it is none.
     pub fn load(directory: &Path) -> io::Result<Self> {
-        let text = fs::read(directory.join(FILE_NAME))?;
-        let manifest: Self = serde_json::from_slice(&text)?;
-        Ok(manifest)
+        let said = |kind, why: String| {
+            let text = format!("its {FILE_NAME} cannot be read: {why}");
+            io::Error::new(kind, text)
+        };
+        let text = fs::read(directory.join(FILE_NAME));
+        let text = text.map_err(|error| said(error.kind(), error.to_string()))?;
+        let manifest = serde_json::from_slice(&text);
+        manifest.map_err(|error| said(io::ErrorKind::InvalidData, error.to_string()))
     }
 
     /// Every media file with its path.

@@ -39,6 +39,12 @@ const ENTRY_BYTES: usize = 12;
 const TIME_AT: usize = 8 + 16 + 8 + 16 + 12;
 const COUNT_AT: usize = TIME_AT + 8 + 12;
 
+/// What a file of ours begins with: which brands it is of (§4.3).
+const FTYP: &[u8] = b"iso6\0\0\0\0iso6isommp41";
+
+/// What is before the duration of the whole (§8.8.2): the box's size, its name, its version.
+const MEHD: &[u8] = b"\0\0\0\x14mehd\x01\0\0\0";
+
 /// A file that is being written.
 #[derive(Debug)]
 pub struct Mp4<W> {
@@ -60,7 +66,7 @@ struct Sample {
 }
 
 impl<W: Write + Seek + Truncate> Mp4<W> {
-    /// Begins a file; `None` for a codec that goes into another container.
+    /// Begins a file of Opus or H264.
     ///
     /// # Errors
     ///
@@ -249,7 +255,7 @@ fn append_full(out: &mut Vec<u8>, kind: &[u8; 4], flags: u32, fill: impl FnOnce(
 fn head(codec: Codec, setup: Option<&Setup>) -> (Vec<u8>, u64) {
     let mut out = Vec::new();
     append_box(&mut out, b"ftyp", |b| {
-        b.extend_from_slice(b"iso6\0\0\0\0iso6isommp41");
+        b.extend_from_slice(FTYP);
     });
     append_box(&mut out, b"moov", |moov| {
         append_full(moov, b"mvhd", 0, |b| {
@@ -333,23 +339,18 @@ fn append_track(trak: &mut Vec<u8>, codec: Codec, setup: Option<&Setup>) {
 
 /// The sample entry, with what a decoder must know.
 fn append_format(out: &mut Vec<u8>, codec: Codec, setup: Option<&Setup>) {
-    let (entry, configuration) = match codec {
-        Codec::H264 => (b"avc1", b"avcC"),
-        Codec::Av1 => (b"av01", b"av1C"),
-        Codec::Vp9 => (b"vp09", b"vpcC"),
-        Codec::Vp8 => (b"vp08", b"vpcC"),
-        Codec::Opus => (b"Opus", b"dOps"),
-    };
+    let is_audio = codec == Codec::Opus;
+    let entry = if is_audio { b"Opus" } else { b"avc1" };
     append_box(out, entry, |b| {
         append_zeros(b, 6);
         b.extend([0, 1]);
-        if codec == Codec::Opus {
+        if is_audio {
             // §12.2.3: two channels of 16 bits, 48 kHz.
             append_zeros(b, 8);
             b.extend([0, 2, 0, 16, 0, 0, 0, 0]);
             append_u32(b, 48_000 << 16);
             // "Encapsulation of Opus in ISO BMFF" §4.3.2: no pre-skip.
-            append_box(b, configuration, |b| {
+            append_box(b, b"dOps", |b| {
                 b.extend([0, 2, 0, 0]);
                 append_u32(b, 48_000);
                 b.extend([0, 0, 0]);
@@ -364,14 +365,7 @@ fn append_format(out: &mut Vec<u8>, codec: Codec, setup: Option<&Setup>) {
         b.extend([0, 0x48, 0, 0, 0, 0x48, 0, 0, 0, 0, 0, 0, 0, 1]);
         append_zeros(b, 32);
         b.extend([0, 0x18, 0xFF, 0xFF]);
-        if matches!(codec, Codec::Vp8 | Codec::Vp9) {
-            // "VP Codec ISO Media File Format Binding": profile 0, 8 bits, 4:2:0, BT.709.
-            append_full(b, configuration, 0x0100_0000, |b| {
-                b.extend([0, 31, 0x82, 1, 1, 1, 0, 0]);
-            });
-        } else {
-            append_box(b, configuration, |b| b.extend_from_slice(&setup.private));
-        }
+        append_box(b, b"avcC", |b| b.extend_from_slice(&setup.private));
     });
 }
 

@@ -27,6 +27,15 @@ pub(super) struct Entry {
     pub(super) at: u64,
 }
 
+/// What is in a file that was finished after its process was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repaired {
+    /// How long it lasts, in milliseconds.
+    pub ms: u64,
+    /// Frames in it.
+    pub frames: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Pieces<W> {

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Options;
 use super::after::After;
 use super::container;
-use super::manifest::{EndReason, FILE_NAME, Manifest, State};
+use super::manifest::{EndReason, FILE_NAME, Manifest, RecordedFile, State};
 use super::order::{Notice, Order};
-use super::recording::{RESERVE_NAME, Recording};
+use super::pieces::Repaired;
+use super::recording::{self, RESERVE_NAME, Recording};
+use super::upload;
 use crate::engine::copies::Copied;
 use crate::id::RecordingNumber;
 
@@ -27,6 +28,9 @@ const SPACE_EVERY: Duration = Duration::from_secs(2);
 
 /// How often recordings that are too old are looked for.
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
+
+/// What is locked while a recording goes on or is repaired.
+pub(super) const LOCK_NAME: &str = ".lock";
 
 /// See the module.
 #[derive(Debug)]
@@ -50,7 +54,13 @@ impl Recorder {
         let mut known = Vec::new();
         for directory in found {
             match mend(&directory) {
-                Ok(manifest) => known.push(manifest),
+                Ok(mut manifest) => {
+                    // A manifest is a file that people can write, and move.
+                    let relative = directory.strip_prefix(&options.path);
+                    let relative = relative.unwrap_or(&directory).display();
+                    manifest.directory = relative.to_string();
+                    known.push(manifest);
+                }
                 Err(error) => {
                     let directory = directory.display();
                     tracing::warn!(%directory, %error, "a recording cannot be read");
@@ -58,10 +68,12 @@ impl Recorder {
             }
         }
         known.sort_by_key(|manifest| manifest.started_at);
-        let is_undone = |manifest: &&Manifest| manifest.uploaded_to.is_none();
         if let Some(after) = &after {
-            for manifest in known.iter().filter(is_undone) {
-                after.handle(options.path.join(&manifest.directory));
+            for manifest in &known {
+                let directory = options.path.join(&manifest.directory);
+                if !upload::is_done(manifest, &directory) {
+                    after.handle(directory);
+                }
             }
         }
         Self {
@@ -135,13 +147,20 @@ impl Recorder {
         if !self.has_room() {
             return self.refuse(number, manifest, EndReason::DiskFull);
         }
-        match Recording::new(now, directory, manifest, self.options.clone(), shard) {
+        match Recording::new(
+            now,
+            directory.clone(),
+            manifest,
+            self.options.clone(),
+            shard,
+        ) {
             Ok(recording) => {
                 tracing::info!(recording = id.as_str(), "recording");
                 self.live.insert(number, recording);
             }
             Err(error) => {
                 tracing::error!(%error, "a recording could not begin");
+                recording::clear(&directory);
                 self.refuse(number, copy, reason_of(&error));
             }
         }
@@ -302,17 +321,11 @@ impl Recorder {
     }
 }
 
-/// Free bytes of the disk that a path is on, or will be; asked of `df` (POSIX), because the
-/// standard library does not tell.
+/// Free bytes of the disk that a path is on, or will be.
 fn free_bytes(path: &Path) -> Option<u64> {
     let existing = path.ancestors().find(|path| path.exists());
-    let existing = existing.unwrap_or(Path::new("."));
-    let mut df = Command::new("df");
-    df.args(["-P", "-k"]).arg(existing).env("LC_ALL", "C");
-    let said = df.stdin(Stdio::null()).output().ok()?;
-    let said = String::from_utf8(said.stdout).ok()?;
-    let kibibytes = said.lines().nth(1)?.split_whitespace().nth(3)?;
-    kibibytes.parse::<u64>().ok()?.checked_mul(1024)
+    let disk = rustix::fs::statvfs(existing.unwrap_or(Path::new("."))).ok()?;
+    disk.f_bavail.checked_mul(disk.f_frsize)
 }
 
 fn reason_of(error: &io::Error) -> EndReason {
@@ -347,8 +360,11 @@ fn find(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 pub fn mend(directory: &Path) -> io::Result<Manifest> {
     let mut manifest = Manifest::load(directory)?;
     if manifest.state == State::Recording {
-        repair(directory, &mut manifest)?;
+        let failed = repair(directory, &mut manifest)?;
         tracing::warn!(recording = manifest.id, "was interrupted, and is repaired");
+        for (name, error) in failed {
+            tracing::warn!(recording = manifest.id, name, %error, "cannot be repaired");
+        }
     }
     Ok(manifest)
 }
@@ -359,7 +375,7 @@ pub fn mend(directory: &Path) -> io::Result<Manifest> {
 ///
 /// [`io::ErrorKind::WouldBlock`] when another process has it.
 pub(super) fn lock(directory: &Path) -> io::Result<fs::File> {
-    let file = fs::File::create(directory.join(".lock"))?;
+    let file = fs::File::create(directory.join(LOCK_NAME))?;
     file.try_lock().map_err(|error| match error {
         fs::TryLockError::WouldBlock => {
             io::Error::new(io::ErrorKind::WouldBlock, "it is being recorded just now")
@@ -377,36 +393,32 @@ pub(super) fn is_file_name(name: &str) -> bool {
         .is_some_and(|last| *last == *name)
 }
 
-/// Finishes every file of a recording, and tells in its manifest how long each is.
+/// Finishes every file of a recording, and tells in its manifest how long each is. Returns which
+/// cannot be repaired, and why: those are left as they are.
 ///
 /// # Errors
 ///
-/// What the file system says when the manifest cannot be written. A media file that cannot be
-/// repaired is left as it is, and logged.
-pub fn repair(directory: &Path, manifest: &mut Manifest) -> io::Result<()> {
+/// What the file system says when the manifest cannot be written.
+pub fn repair(directory: &Path, manifest: &mut Manifest) -> io::Result<Vec<(String, io::Error)>> {
     let _lock = lock(directory)?;
     // A recording that has ended needs it no longer; one from elsewhere may have none.
     let _ = fs::remove_file(directory.join(RESERVE_NAME));
-    for file in manifest
-        .tracks
-        .iter_mut()
-        .flat_map(|track| &mut track.files)
-    {
-        if !is_file_name(&file.name) {
-            tracing::warn!(
-                name = file.name,
-                "not repaired: this is no name of a file of ours"
-            );
-            continue;
-        }
-        let path = directory.join(&file.name);
-        match container::repair(&path) {
-            Ok(ms) => {
-                file.duration_ms = ms;
-                file.bytes = fs::metadata(&path).map_or(file.bytes, |data| data.len());
+    let mut failed = Vec::new();
+    let is_elsewhere = manifest.uploaded_to.is_some();
+    for track in &mut manifest.tracks {
+        track.files.retain_mut(|file| {
+            let path = directory.join(&file.name);
+            if is_elsewhere && !path.exists() {
+                return true;
             }
-            Err(error) => tracing::warn!(name = file.name, %error, "cannot be repaired"),
-        }
+            match repair_file(&path, file) {
+                Ok(is_kept) => is_kept,
+                Err(error) => {
+                    failed.push((file.name.clone(), error));
+                    true
+                }
+            }
+        });
     }
     let end_ms = manifest.duration_ms();
     if manifest.state == State::Recording {
@@ -414,7 +426,25 @@ pub fn repair(directory: &Path, manifest: &mut Manifest) -> io::Result<()> {
     }
     manifest
         .ended_at
-        .get_or_insert(manifest.started_at + end_ms);
+        .get_or_insert(manifest.started_at.saturating_add(end_ms));
     manifest.end_reason.get_or_insert(EndReason::Interrupted);
-    manifest.save(directory)
+    manifest.save(directory)?;
+    Ok(failed)
+}
+
+/// Finishes a file. One in which there is nothing yet is deleted, which is told by `false`.
+fn repair_file(path: &Path, file: &mut RecordedFile) -> io::Result<bool> {
+    if !is_file_name(&file.name) {
+        let text = "this is no name of a file of ours";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let Repaired { ms, frames } = container::repair(path)?;
+    if frames == 0 {
+        fs::remove_file(path)?;
+        return Ok(false);
+    }
+    file.duration_ms = ms;
+    file.frames = frames;
+    file.bytes = fs::metadata(path)?.len();
+    Ok(true)
 }

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Options;
-use super::manifest::{EndReason, MAX_PARTICIPANTS, Manifest, Person, State};
-use super::recorder::lock;
+use super::manifest::{
+    BESIDE_NAME, EndReason, FILE_NAME, MAX_PARTICIPANTS, Manifest, Person, State,
+};
+use super::recorder::{LOCK_NAME, lock};
 use super::timeline::{SourceClock, micros};
 use super::track::Recorded;
 use crate::engine::command::Command;
@@ -19,8 +21,10 @@ use crate::mailbox::CommandSender;
 /// Tracks of one recording. Further ones are not recorded.
 const MAX_TRACKS: usize = 2000;
 
-/// How often a manifest that has changed is written.
+/// How often a manifest that has changed is written, and how long after the last time where it
+/// lacks a file: what it does not name is not found when the process is killed.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
+const SAVE_SOON: Duration = Duration::from_millis(250);
 
 /// How often a publisher is asked for the keyframe that a track waits for.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -30,6 +34,15 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 /// second.
 const RESERVE_BYTES: usize = 256 << 10;
 pub(super) const RESERVE_NAME: &str = ".reserve";
+
+/// Takes away what [`Recording::new`] has made where it could not make all of it.
+pub(super) fn clear(directory: &Path) {
+    for name in [RESERVE_NAME, BESIDE_NAME, FILE_NAME, LOCK_NAME] {
+        // Which of them there are depends on how far it came.
+        let _ = std::fs::remove_file(directory.join(name));
+    }
+    let _ = std::fs::remove_dir(directory);
+}
 
 /// A recording that goes on.
 #[derive(Debug)]
@@ -47,7 +60,9 @@ pub(super) struct Recording {
     sources: BTreeMap<PeerId, SourceClock>,
     /// When its files are closed, and why.
     ending: Option<(Instant, EndReason)>,
-    next_save: Instant,
+    /// When its manifest was last written, and whether a file was begun since.
+    saved: Instant,
+    lacks_file: bool,
     next_ask: Instant,
     is_changed: bool,
 }
@@ -63,8 +78,8 @@ impl Recording {
     ) -> io::Result<Self> {
         std::fs::create_dir_all(&directory)?;
         let lock = lock(&directory)?;
-        std::fs::write(directory.join(RESERVE_NAME), vec![0xFF; RESERVE_BYTES])?;
         manifest.save(&directory)?;
+        std::fs::write(directory.join(RESERVE_NAME), vec![0xFF; RESERVE_BYTES])?;
         Ok(Self {
             directory,
             _lock: lock,
@@ -76,7 +91,8 @@ impl Recording {
             order: Vec::new(),
             sources: BTreeMap::new(),
             ending: None,
-            next_save: now + SAVE_EVERY,
+            saved: now,
+            lacks_file: false,
             next_ask: now,
             is_changed: false,
         })
@@ -164,6 +180,7 @@ impl Recording {
     pub(super) fn handle_timeout(&mut self, now: Instant) -> io::Result<()> {
         for track in self.tracks.values_mut() {
             track.handle_timeout(now, &self.directory)?;
+            self.lacks_file |= track.has_begun();
         }
         if now >= self.next_ask {
             self.next_ask = now + ASK_EVERY;
@@ -174,8 +191,14 @@ impl Recording {
                 }
             }
         }
-        if now >= self.next_save {
-            self.next_save = now + SAVE_EVERY;
+        let wait = if self.lacks_file {
+            SAVE_SOON
+        } else {
+            SAVE_EVERY
+        };
+        if now.saturating_duration_since(self.saved) >= wait {
+            self.saved = now;
+            self.lacks_file = false;
             self.gather();
             if std::mem::replace(&mut self.is_changed, false) {
                 self.manifest.save(&self.directory)?;

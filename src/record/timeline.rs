@@ -31,6 +31,11 @@ const STEP_US: i64 = 1_000_000;
 /// How many reports in a row must be off by that much before the one after them is believed.
 const STEP_MISFITS: u8 = 3;
 
+/// Timestamps that go this much further, or less far, than the time in which they arrived are no
+/// clock's: the source paused and its timestamps with it, or it began to count anew. A report with
+/// such a timestamp is of before that, or nonsense.
+const PAUSE_US: i64 = 5_000_000;
+
 /// A sender report's pair of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
@@ -53,8 +58,8 @@ pub struct SourceClock {
 
 impl SourceClock {
     /// Takes in a report of any of the participant's tracks, and tells its time in that of the
-    /// recording.
-    pub fn handle_report(&mut self, report: &Report) -> i64 {
+    /// recording; `None` when it fits none of those before it.
+    pub fn handle_report(&mut self, report: &Report) -> Option<i64> {
         let measured = report.arrived_us - report.source_us;
         let shift = match self.shift {
             Some((shift, at)) if (measured - shift).abs() < STEP_US => {
@@ -63,10 +68,10 @@ impl SourceClock {
                 let most = elapsed * MAX_SHIFT_SLEW_PER_MILLE / 1000;
                 shift + (measured - shift).clamp(-most, most)
             }
-            // One that comes late by so much is no clock that was set.
-            Some((shift, _)) if self.misfits < STEP_MISFITS => {
+            // One may have come late by so much, or its clock was set: the next ones tell.
+            Some(_) if self.misfits < STEP_MISFITS => {
                 self.misfits += 1;
-                shift
+                return None;
             }
             _ => {
                 self.misfits = 0;
@@ -74,8 +79,19 @@ impl SourceClock {
             }
         };
         self.shift = Some((shift, report.arrived_us));
-        report.source_us + shift
+        Some(report.source_us + shift)
     }
+}
+
+/// A sender report in the time of the recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tie {
+    /// An RTP timestamp.
+    pub timestamp: u32,
+    /// When the report arrived.
+    pub arrived_us: i64,
+    /// What belongs to the timestamp, as told by [`SourceClock::handle_report`].
+    pub at_us: i64,
 }
 
 /// One track's time.
@@ -135,6 +151,9 @@ impl Timeline {
     /// The time of a frame since the track's first one, in microseconds, always later than the
     /// one before. `arrived_us` is in the time of the recording.
     pub fn handle_frame(&mut self, timestamp: u32, arrived_us: i64) -> i64 {
+        if self.is_apart(timestamp, arrived_us) {
+            self.handle_change();
+        }
         let us = match self.anchor {
             None => self.begin(timestamp, arrived_us),
             Some(_) => self.us(timestamp),
@@ -147,11 +166,13 @@ impl Timeline {
         us
     }
 
-    /// Takes in what a report says: `at_us` is its time in that of the recording, as told by
-    /// [`SourceClock::handle_report`]. Returns by how much the track was moved at once, if it was.
-    pub fn handle_report(&mut self, timestamp: u32, at_us: i64) -> Option<i64> {
+    /// Takes in what a report says. Returns by how much the track was moved at once, if it was.
+    pub fn handle_report(&mut self, tie: Tie) -> Option<i64> {
         self.anchor?;
-        let off = at_us - (self.us(timestamp) + self.offset_us);
+        if self.is_apart(tie.timestamp, tie.arrived_us) {
+            return None;
+        }
+        let off = tie.at_us - (self.us(tie.timestamp) + self.offset_us);
         if !self.is_tied {
             self.is_tied = true;
             self.offset_us += off;
@@ -177,6 +198,15 @@ impl Timeline {
     #[must_use]
     pub fn offset_us(&self) -> i64 {
         self.offset_us
+    }
+
+    /// Whether a timestamp and when it arrived are not of the clock that the last frame was of.
+    fn is_apart(&self, timestamp: u32, arrived_us: i64) -> bool {
+        let (Some(_), Some((last, arrived))) = (self.anchor, self.last) else {
+            return false;
+        };
+        let apart = (self.us(timestamp) - last) - (arrived_us - arrived);
+        apart.abs() > PAUSE_US
     }
 
     fn begin(&mut self, timestamp: u32, arrived_us: i64) -> i64 {
@@ -302,8 +332,12 @@ mod tests {
                         source_us: 1_700_000_000_000_000 + captured,
                         timestamp,
                     };
-                    let told = source.handle_report(&report);
-                    assert_eq!(line.handle_report(timestamp, told), None);
+                    let tie = Tie {
+                        timestamp,
+                        arrived_us: report.arrived_us,
+                        at_us: source.handle_report(&report).unwrap(),
+                    };
+                    assert_eq!(line.handle_report(tie), None);
                 }
             }
             if ms > 10_000 {
@@ -336,16 +370,11 @@ mod tests {
                 timestamp: 0,
             })
         };
-        assert_eq!(told(1_000_000, 0), 1_000_000);
-        assert_eq!(
-            told(4_000_000, 1_000_000),
-            2_000_000,
-            "it is two seconds late"
-        );
-        assert_eq!(told(4_000_000, 3_000_000), 4_000_000);
+        assert_eq!(told(1_000_000, 0), Some(1_000_000));
+        assert_eq!(told(4_000_000, 1_000_000), None, "it is two seconds late");
+        assert_eq!(told(4_000_000, 3_000_000), Some(4_000_000));
         let set = [5, 6, 7, 8].map(|second| told(second * 1_000_000, (second + 99) * 1_000_000));
-        assert_eq!(set[2] - set[1], 1_000_000);
-        assert_eq!(set[3], 8_000_000);
+        assert_eq!(set, [None, None, None, Some(8_000_000)]);
     }
 
     #[test]
@@ -367,25 +396,82 @@ mod tests {
         assert_eq!(line.handle_frame(999_999 + 3_000, 100_000), 67_333 + 33_333);
     }
 
+    /// A report that arrives at `arrived_us` and is of `at_us`.
+    fn tie(timestamp: u32, arrived_us: i64, at_us: i64) -> Tie {
+        Tie {
+            timestamp,
+            arrived_us,
+            at_us,
+        }
+    }
+
     #[test]
     fn a_source_that_stood_still_is_moved_by_as_long_at_its_next_report() {
         let mut line = Timeline::new(48_000);
         line.handle_frame(0, 0);
-        line.handle_report(0, 0);
+        line.handle_report(tie(0, 0, 0));
         // 120 ms of samples were never taken.
         line.handle_frame(48_000, 1_120_000);
-        assert_eq!(line.handle_report(48_000, 1_120_000), Some(120_000));
+        let moved = line.handle_report(tie(48_000, 1_120_000, 1_120_000));
+        assert_eq!(moved, Some(120_000));
         assert_eq!(line.handle_frame(48_960, 1_140_000), 1_140_000);
     }
 
     #[test]
-    fn a_clock_that_was_set_is_followed_at_once_and_time_never_runs_back() {
+    fn a_track_that_is_moved_far_is_moved_at_once_and_time_never_runs_back() {
         let mut line = Timeline::new(48_000);
         line.handle_frame(0, 0);
-        line.handle_report(0, 0);
-        assert_eq!(line.handle_report(48_000, 6_000_000), Some(5_000_000));
+        line.handle_report(tie(0, 0, 0));
+        let moved = line.handle_report(tie(48_000, 1_000_000, 6_000_000));
+        assert_eq!(moved, Some(5_000_000));
         assert_eq!(line.handle_frame(48_000, 1_000_000), 6_000_000);
-        assert!(line.handle_report(96_000, 2_000_000).is_some());
+        let moved = line.handle_report(tie(96_000, 2_000_000, 2_000_000));
+        assert!(moved.is_some());
         assert_eq!(line.handle_frame(96_000, 2_000_000), 6_000_001);
+    }
+
+    #[test]
+    fn a_pause_that_timestamps_do_not_tell_lasts_as_long_as_nothing_came() {
+        let mut line = Timeline::new(48_000);
+        line.handle_frame(0, 0);
+        let before = tie(0, 0, 0);
+        line.handle_report(before);
+        // Two minutes without a sample taken; the timestamps go on where they were.
+        assert_eq!(line.handle_frame(960, 120_000_000), 120_000_000);
+        assert_eq!(line.handle_report(before), None, "it is of before");
+        assert_eq!(line.handle_frame(1920, 120_020_000), 120_020_000);
+    }
+
+    #[test]
+    fn timestamps_that_jump_are_no_time_that_passed() {
+        for jumped in [3_000_000_000, 1_000_000_000, 4_294_000_000] {
+            let mut line = Timeline::new(90_000);
+            line.handle_frame(0, 0);
+            assert_eq!(line.handle_frame(jumped, 33_000), 33_000);
+            assert_eq!(line.handle_frame(jumped + 2970, 66_000), 66_000);
+        }
+    }
+
+    #[test]
+    fn absurd_reports_leave_a_track_where_it_arrives() {
+        let mut source = SourceClock::default();
+        let mut line = Timeline::new(90_000);
+        let mut random = 1_u64;
+        for second in 0..600_i64 {
+            let arrived_us = second * 1_000_000;
+            let us = line.handle_frame(second as u32 * 90_000, arrived_us) + line.offset_us();
+            assert!((us - arrived_us).abs() < PAUSE_US, "{us} at {arrived_us}");
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let report = Report {
+                arrived_us,
+                source_us: (random >> 8) as i64,
+                timestamp: (random >> 32) as u32,
+            };
+            if let Some(at_us) = source.handle_report(&report) {
+                line.handle_report(tie(report.timestamp, arrived_us, at_us));
+            }
+        }
     }
 }

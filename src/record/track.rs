@@ -14,7 +14,7 @@ use super::manifest::{
     Gap, GapReason, MAX_GAPS, RecordedFile, RecordedTrack, codec_name, kind_name, source_name,
 };
 use super::opus;
-use super::timeline::{Report, SourceClock, Timeline, micros};
+use super::timeline::{Report, SourceClock, Tie, Timeline, micros};
 use crate::engine::codec::Codec;
 use crate::engine::command::TrackInfo;
 use crate::engine::copies::{CopiedPacket, CopiedReport};
@@ -27,7 +27,7 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 const MAX_FILES: usize = 10_000;
 
 /// How far pictures are apart at least, and how far one is moved for that at most.
-const MIN_APART_MS: u64 = 9;
+const MIN_APART_MS: u64 = 10;
 const MAX_MOVED_MS: u64 = 100;
 
 /// A track that is being recorded.
@@ -45,7 +45,7 @@ pub(super) struct Recorded {
     depacketiser: Depacketiser,
     timeline: Timeline,
     /// The latest report of each layer, in the time of the recording.
-    reports: BTreeMap<u8, (u32, i64)>,
+    reports: BTreeMap<u8, Tie>,
     file: Option<OpenFile>,
     gap: Option<Gap>,
     /// When the last frame ended, in microseconds of the track.
@@ -54,6 +54,8 @@ pub(super) struct Recorded {
     told: RecordedTrack,
     /// Whether that has changed since it was last asked for.
     is_changed: bool,
+    /// Whether a file was begun since that was last asked for.
+    has_begun: bool,
 }
 
 /// The file that is being written, the last of [`RecordedTrack::files`].
@@ -106,6 +108,7 @@ impl Recorded {
                 gap_count: 0,
             },
             is_changed: true,
+            has_begun: false,
         }
     }
 
@@ -131,10 +134,17 @@ impl Recorded {
             source_us: copied.source_us,
             timestamp: copied.timestamp,
         };
-        let at_us = source.handle_report(&report);
-        self.reports.insert(copied.layer, (report.timestamp, at_us));
+        let Some(at_us) = source.handle_report(&report) else {
+            return;
+        };
+        let tie = Tie {
+            timestamp: report.timestamp,
+            arrived_us: report.arrived_us,
+            at_us,
+        };
+        self.reports.insert(copied.layer, tie);
         if self.stream.is_some_and(|(layer, _)| layer == copied.layer) {
-            self.tie(report.timestamp, at_us);
+            self.tie(tie);
         }
     }
 
@@ -171,6 +181,11 @@ impl Recorded {
     pub(super) fn told(&mut self) -> (&RecordedTrack, bool) {
         let is_changed = std::mem::replace(&mut self.is_changed, false);
         (&self.told, is_changed)
+    }
+
+    /// Whether a file was begun since this was last asked.
+    pub(super) fn has_begun(&mut self) -> bool {
+        std::mem::take(&mut self.has_begun)
     }
 
     fn begin(&mut self, stream: (u8, Codec), directory: &Path) -> io::Result<()> {
@@ -223,8 +238,8 @@ impl Recorded {
         };
         let arrived_us = micros(self.started, arrived);
         let us = self.timeline.handle_frame(frame.timestamp, arrived_us);
-        if let Some((timestamp, at_us)) = self.reports.get(&layer).copied() {
-            self.tie(timestamp, at_us);
+        if let Some(tie) = self.reports.get(&layer).copied() {
+            self.tie(tie);
         }
         self.close_gap(us);
         let needs_another = frame.setup.as_ref().is_some_and(|setup| {
@@ -297,6 +312,7 @@ impl Recorded {
             width: size.width,
             height: size.height,
         });
+        self.has_begun = true;
         self.file = Some(OpenFile {
             container,
             setup: frame.setup.clone(),
@@ -320,9 +336,15 @@ impl Recorded {
             Err(error) => {
                 // Without its last piece there may be room for what ends it.
                 let path = directory.join(&told.name);
-                told.duration_ms = container::repair(&path)?;
+                let repaired = container::repair(&path)?;
+                told.duration_ms = repaired.ms;
+                told.frames = repaired.frames;
                 told.bytes = fs::metadata(&path)?.len();
                 tracing::warn!(name = told.name, %error, "a recorded file ends too early");
+                if repaired.frames == 0 {
+                    fs::remove_file(&path)?;
+                    self.told.files.pop();
+                }
             }
         }
         Ok(())
@@ -338,8 +360,8 @@ impl Recorded {
         self.is_changed = true;
     }
 
-    fn tie(&mut self, timestamp: u32, at_us: i64) {
-        let Some(moved) = self.timeline.handle_report(timestamp, at_us) else {
+    fn tie(&mut self, tie: Tie) {
+        let Some(moved) = self.timeline.handle_report(tie) else {
             return;
         };
         let at_ms = self.recording_ms(self.end_us);
@@ -385,7 +407,7 @@ impl Recorded {
 }
 
 /// A frame's time, later than that of the one before. Pictures that come in a burst are spread
-/// out: programs that take 120 pictures a second for the most would lose some of them otherwise.
+/// out: programs that take 104 pictures a second for the most would lose some of them otherwise.
 fn spaced(ms: u64, before_ms: u64, codec: Codec) -> u64 {
     let apart = before_ms + MIN_APART_MS;
     if codec != Codec::Opus && ms < apart && apart - ms <= MAX_MOVED_MS {
@@ -405,7 +427,7 @@ mod tests {
             before = spaced(ms, before, Codec::Vp8);
             before
         });
-        assert_eq!(burst, [9, 18, 33, 66, 75, 84, 93, 102]);
+        assert_eq!(burst, [10, 20, 33, 66, 76, 86, 96, 106]);
         assert_eq!(spaced(3, 1, Codec::Opus), 3);
         assert_eq!(spaced(1, 1, Codec::Opus), 2);
     }

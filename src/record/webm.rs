@@ -287,12 +287,7 @@ fn head(codec: Codec, setup: Option<&Setup>, is_encrypted: bool) -> (Vec<u8>, La
     };
     append_void(&mut out, SEEK_HEAD_BYTES);
     layout.info = out.len() as u64;
-    append_master(&mut out, INFO, |info| {
-        append_uint(info, 0x2A_D7B1, 1_000_000);
-        append_bytes(info, 0x4D80, b"corelay");
-        append_bytes(info, 0x5741, b"corelay");
-        append_void(info, DURATION_BYTES);
-    });
+    out.extend(info());
     layout.duration = (out.len() - DURATION_BYTES) as u64;
     layout.tracks = out.len() as u64;
     append_master(&mut out, TRACKS, |tracks| {
@@ -304,6 +299,18 @@ fn head(codec: Codec, setup: Option<&Setup>, is_encrypted: bool) -> (Vec<u8>, La
         });
     });
     (out, layout)
+}
+
+/// What the file is, with room for how long it is.
+fn info() -> Vec<u8> {
+    let mut out = Vec::new();
+    append_master(&mut out, INFO, |info| {
+        append_uint(info, 0x2A_D7B1, 1_000_000);
+        append_bytes(info, 0x4D80, b"corelay");
+        append_bytes(info, 0x5741, b"corelay");
+        append_void(info, DURATION_BYTES);
+    });
+    out
 }
 
 fn append_track(track: &mut Vec<u8>, codec: Codec, setup: Option<&Setup>) {

@@ -123,6 +123,7 @@ const RULES: [Rule; 19] = [
             "crossbeam_channel",
             "indicatif",
             "object_store",
+            "rustix",
             "schemars",
             "serde",
             "serde_json",

@@ -2,31 +2,36 @@
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use super::{COUNT_AT, ENTRY_BYTES, IS_SYNC, MOOF_HEAD_BYTES, TIME_AT, close};
-use crate::record::pieces::{Entry, Truncate, not_ours};
+use super::{COUNT_AT, ENTRY_BYTES, FTYP, IS_SYNC, MEHD, MOOF_HEAD_BYTES, TIME_AT, close};
+use crate::record::pieces::{Entry, Repaired, Truncate, not_ours};
 
 /// Bytes of a `moof` that are read. A longer one is no file of ours.
 const MAX_MOOF_BYTES: u64 = 1 << 20;
 
 /// Cuts a file of ours where it is no longer whole, and finishes it. A finished one stays as it
-/// is. Returns how long it lasts, in milliseconds.
+/// is.
 ///
 /// # Errors
 ///
 /// What the file system says, or [`io::ErrorKind::InvalidData`] when it is no file of ours.
-pub fn repair<F: Read + Write + Seek + Truncate>(file: &mut F) -> io::Result<u64> {
+pub fn repair<F: Read + Write + Seek + Truncate>(file: &mut F) -> io::Result<Repaired> {
     let length = file.seek(SeekFrom::End(0))?;
     let mut at = 0;
-    for wanted in [b"ftyp", b"moov"] {
+    for (wanted, begins) in [(b"ftyp", FTYP), (b"moov", &[])] {
         let (kind, bytes) = head(file, at, length)?.ok_or_else(not_ours)?;
-        if kind != *wanted {
+        if kind != *wanted || !read(file, at + 8, begins.len())?.starts_with(begins) {
             return Err(not_ours());
         }
         at += bytes;
     }
+    // What is filled in at the end has its place: a file that others have made is not written to.
     let duration_at = at - 8;
+    let mehd_at = at.checked_sub(8 + MEHD.len() as u64).ok_or_else(not_ours)?;
+    if read(file, mehd_at, MEHD.len())? != MEHD {
+        return Err(not_ours());
+    }
     let mut index = Vec::new();
-    let mut end_ms = 0;
+    let mut repaired = Repaired { ms: 0, frames: 0 };
     while let Some((kind, bytes)) = head(file, at, length)? {
         if kind != *b"moof" || bytes > MAX_MOOF_BYTES {
             break;
@@ -38,16 +43,18 @@ pub fn repair<F: Read + Write + Seek + Truncate>(file: &mut F) -> io::Result<u64
             break;
         }
         let moof = read(file, at, bytes as usize)?;
-        let (ms, is_keyframe, end) = times(&moof).ok_or_else(not_ours)?;
-        if is_keyframe {
+        let fragment = Fragment::parse(&moof).ok_or_else(not_ours)?;
+        if fragment.is_keyframe {
+            let ms = fragment.begin_ms;
             index.push(Entry { ms, at });
         }
-        end_ms = end;
+        repaired.ms = fragment.end_ms;
+        repaired.frames += fragment.frames;
         at += bytes + data_bytes;
     }
     file.truncate(at)?;
-    close(file, duration_at, at, &index, end_ms)?;
-    Ok(end_ms)
+    close(file, duration_at, at, &index, repaired.ms)?;
+    Ok(repaired)
 }
 
 fn read<F: Read + Seek>(file: &mut F, at: u64, bytes: usize) -> io::Result<Vec<u8>> {
@@ -77,18 +84,31 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     )
 }
 
-/// When a fragment begins, whether with a keyframe, and when it ends.
-fn times(moof: &[u8]) -> Option<(u64, bool, u64)> {
-    let high = u64::from(word(moof, TIME_AT)?);
-    let ms = high << 32 | u64::from(word(moof, TIME_AT + 4)?);
-    let count = word(moof, COUNT_AT)? as usize;
-    if moof.len() != MOOF_HEAD_BYTES + count.checked_mul(ENTRY_BYTES)? {
-        return None;
+/// What is read of a fragment.
+struct Fragment {
+    begin_ms: u64,
+    end_ms: u64,
+    is_keyframe: bool,
+    frames: u64,
+}
+
+impl Fragment {
+    fn parse(moof: &[u8]) -> Option<Self> {
+        let high = u64::from(word(moof, TIME_AT)?);
+        let begin_ms = high << 32 | u64::from(word(moof, TIME_AT + 4)?);
+        let count = word(moof, COUNT_AT)? as usize;
+        if moof.len() != MOOF_HEAD_BYTES + count.checked_mul(ENTRY_BYTES)? {
+            return None;
+        }
+        let entries = moof.get(MOOF_HEAD_BYTES..)?.chunks_exact(ENTRY_BYTES);
+        let lasts: u64 = entries.map(|e| u64::from(word(e, 0).unwrap_or(0))).sum();
+        Some(Self {
+            begin_ms,
+            end_ms: begin_ms.checked_add(lasts)?,
+            is_keyframe: word(moof, MOOF_HEAD_BYTES + 8)? == IS_SYNC,
+            frames: count as u64,
+        })
     }
-    let entries = moof.get(MOOF_HEAD_BYTES..)?.chunks_exact(ENTRY_BYTES);
-    let lasts: u64 = entries.map(|e| u64::from(word(e, 0).unwrap_or(0))).sum();
-    let is_keyframe = word(moof, MOOF_HEAD_BYTES + 8)? == IS_SYNC;
-    Some((ms, is_keyframe, ms.checked_add(lasts)?))
 }
 
 #[cfg(test)]

@@ -3,48 +3,56 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use super::{
-    CLUSTER, CUE_MS, DURATION_BYTES, INFO, Layout, SEGMENT, SIMPLE_BLOCK, TIMESTAMP, TRACKS, close,
+    CLUSTER, CUE_MS, DURATION, DURATION_BYTES, Layout, SEEK_HEAD_BYTES, SEGMENT, SIMPLE_BLOCK,
+    TIMESTAMP, TRACKS, close, info,
 };
 use crate::record::ebml::{self, Head};
-use crate::record::pieces::{Entry, Truncate, not_ours};
+use crate::record::pieces::{Entry, Repaired, Truncate, not_ours};
 
-/// Bytes of a cluster that are read to find its time and its first block's flags.
-const PEEK_BYTES: usize = 64;
-
-/// Bytes of a cluster that are read to find its last block. A longer one is no file of ours.
+/// Bytes of a cluster that are read. A longer one is no file of ours.
 const MAX_CLUSTER_BYTES: u64 = 64 << 20;
 
+/// How long the last frame is thought to last at most, in milliseconds: what came before it may
+/// have been a pause.
+const MAX_LAST_MS: u64 = 1000;
+
 /// Cuts a file of ours where it is no longer whole, and finishes it. A finished one stays as it
-/// is. Returns how long it lasts, in milliseconds.
+/// is.
 ///
 /// # Errors
 ///
 /// What the file system says, or [`io::ErrorKind::InvalidData`] when it is no file of ours.
-pub fn repair<F: Read + Write + Seek + Truncate>(file: &mut F) -> io::Result<u64> {
+pub fn repair<F: Read + Write + Seek + Truncate>(file: &mut F) -> io::Result<Repaired> {
     let length = file.seek(SeekFrom::End(0))?;
     let mut reader = Reader { file, length };
     let (layout, mut at) = reader.layout()?;
     let mut index: Vec<Entry> = Vec::new();
-    let mut last = None;
+    // When the last two frames were.
+    let (mut before_ms, mut last_ms) = (0, 0);
+    let mut frames = 0;
     while let Some(head) = reader.head(at)? {
-        let end = at + head.bytes as u64 + head.size.unwrap_or(u64::from(u32::MAX));
-        if head.id != CLUSTER || end > length {
+        let begin = at + head.bytes as u64;
+        let end = head.size.map(|size| begin + size);
+        let Some(end) = end.filter(|end| head.id == CLUSTER && *end <= length) else {
             break;
-        }
-        let (ms, is_keyframe) = reader.beginning(at + head.bytes as u64)?;
-        if is_keyframe && index.last().is_none_or(|entry| ms >= entry.ms + CUE_MS) {
+        };
+        let cluster = Cluster::read(&mut reader, begin, end)?;
+        let ms = cluster.begin_ms;
+        let is_due = |last: &Entry| ms >= last.ms.saturating_add(CUE_MS);
+        if cluster.begins_with_keyframe && index.last().is_none_or(is_due) {
             index.push(Entry { ms, at });
         }
-        last = Some((at + head.bytes as u64, end));
+        for ms in cluster.times {
+            (before_ms, last_ms) = (last_ms, ms);
+            frames += 1;
+        }
         at = end;
     }
-    let end_ms = match last {
-        Some((begin, end)) => reader.end_ms(begin, end)?,
-        None => 0,
-    };
+    let lasts = last_ms.saturating_sub(before_ms).min(MAX_LAST_MS);
+    let ms = last_ms.saturating_add(lasts);
     file.truncate(at)?;
-    close(file, layout, at, &index, end_ms)?;
-    Ok(end_ms)
+    close(file, layout, at, &index, ms)?;
+    Ok(Repaired { ms, frames })
 }
 
 struct Reader<'a, F> {
@@ -66,75 +74,88 @@ impl<F: Read + Seek> Reader<'_, F> {
         Ok(Head::parse(&self.bytes(at, 12)?))
     }
 
-    /// Where the parts are, and where the first cluster is or would be.
+    /// Where the parts are, and where the first cluster is or would be. What is filled in at the
+    /// end has its place: a file that others have made is not written to.
     fn layout(&mut self) -> io::Result<(Layout, u64)> {
         let ebml = self.head(0)?.ok_or_else(not_ours)?;
-        let mut at = ebml.bytes as u64 + ebml.size.ok_or_else(not_ours)?;
+        let at = ebml.bytes as u64 + ebml.size.ok_or_else(not_ours)?;
         let is_ours = |head: &Head| head.id == SEGMENT && head.bytes == 12;
         let segment = self.head(at)?.filter(is_ours);
-        at += segment.ok_or_else(not_ours)?.bytes as u64;
-        let mut layout = Layout {
-            segment: at,
-            seek_head: at,
-            ..Layout::default()
-        };
-        loop {
-            let head = self.head(at)?.ok_or_else(not_ours)?;
-            let end = at + head.bytes as u64 + head.size.ok_or_else(not_ours)?;
-            if end > self.length {
-                return Err(not_ours());
-            }
-            match head.id {
-                INFO => (layout.info, layout.duration) = (at, end - DURATION_BYTES as u64),
-                TRACKS if layout.info == 0 => return Err(not_ours()),
-                TRACKS => {
-                    layout.tracks = at;
-                    return Ok((layout, end));
-                }
-                _ => {}
-            }
-            at = end;
+        let segment = at + segment.ok_or_else(not_ours)?.bytes as u64;
+        let info_at = segment + SEEK_HEAD_BYTES as u64;
+        let mut expected = info();
+        let bytes = self.bytes(info_at, expected.len() as u64)?;
+        let duration = expected.len() - DURATION_BYTES;
+        expected.truncate(duration);
+        let (said, filled_in) = bytes.split_at_checked(duration).ok_or_else(not_ours)?;
+        let is_open = |head: Head| head.id == super::VOID || head.id == DURATION;
+        if said != expected || !Head::parse(filled_in).is_some_and(is_open) {
+            return Err(not_ours());
         }
+        let tracks = info_at + bytes.len() as u64;
+        let head = self.head(tracks)?.filter(|head| head.id == TRACKS);
+        let head = head.ok_or_else(not_ours)?;
+        let end = tracks + head.bytes as u64 + head.size.ok_or_else(not_ours)?;
+        if end > self.length {
+            return Err(not_ours());
+        }
+        let layout = Layout {
+            segment,
+            seek_head: segment,
+            info: info_at,
+            duration: info_at + duration as u64,
+            tracks,
+        };
+        Ok((layout, end))
     }
+}
 
-    /// A cluster's time, and whether its first block is a keyframe.
-    fn beginning(&mut self, at: u64) -> io::Result<(u64, bool)> {
-        let bytes = self.bytes(at, PEEK_BYTES as u64)?;
-        let time = Head::parse(&bytes).filter(|head| head.id == TIMESTAMP);
-        let time = time.ok_or_else(not_ours)?;
-        let end = time.bytes + time.size.ok_or_else(not_ours)? as usize;
-        let ms = ebml::uint(bytes.get(time.bytes..end).ok_or_else(not_ours)?);
-        let block = bytes.get(end..).unwrap_or_default();
-        let flags = Head::parse(block).and_then(|head| block.get(head.bytes + 3));
-        Ok((ms, flags.is_some_and(|flags| flags & 0x80 != 0)))
-    }
+/// What is read of a cluster.
+struct Cluster {
+    begin_ms: u64,
+    begins_with_keyframe: bool,
+    /// Of its frames.
+    times: Vec<u64>,
+}
 
-    /// When the last frame of a cluster ends, if it lasts as long as the one before.
-    fn end_ms(&mut self, begin: u64, end: u64) -> io::Result<u64> {
+impl Cluster {
+    fn read<F: Read + Seek>(reader: &mut Reader<'_, F>, begin: u64, end: u64) -> io::Result<Self> {
         if end - begin > MAX_CLUSTER_BYTES {
             return Err(not_ours());
         }
-        let (begin_ms, _) = self.beginning(begin)?;
-        let bytes = self.bytes(begin, end - begin)?;
+        let bytes = reader.bytes(begin, end - begin)?;
         let mut rest = bytes.as_slice();
-        let mut times = Vec::new();
-        while let Some(head) = Head::parse(rest) {
-            let size = head.size.and_then(|size| usize::try_from(size).ok());
-            let end = size.and_then(|size| head.bytes.checked_add(size));
-            let Some(element) = end.and_then(|end| rest.get(..end)) else {
-                break;
-            };
-            if head.id == SIMPLE_BLOCK
-                && let Some(&[high, low]) = element.get(head.bytes + 1..head.bytes + 3)
-            {
-                times.push(begin_ms + u64::from(u16::from_be_bytes([high, low])));
-            }
-            rest = &rest[element.len()..];
+        let (head, time) = element(&mut rest).ok_or_else(not_ours)?;
+        if head.id != TIMESTAMP {
+            return Err(not_ours());
         }
-        let last = times.last().copied().unwrap_or(begin_ms);
-        let before = times.iter().rev().nth(1).copied().unwrap_or(last);
-        Ok(last + (last - before))
+        let mut cluster = Self {
+            begin_ms: ebml::uint(time),
+            begins_with_keyframe: false,
+            times: Vec::new(),
+        };
+        while let Some((head, body)) = element(&mut rest) {
+            if let (SIMPLE_BLOCK, &[_, high, low, flags, ..]) = (head.id, body) {
+                if cluster.times.is_empty() {
+                    cluster.begins_with_keyframe = flags & 0x80 != 0;
+                }
+                let relative = u64::from(u16::from_be_bytes([high, low]));
+                cluster
+                    .times
+                    .push(cluster.begin_ms.saturating_add(relative));
+            }
+        }
+        Ok(cluster)
     }
+}
+
+/// Takes the next element; `None` when it is not whole.
+fn element<'a>(rest: &mut &'a [u8]) -> Option<(Head, &'a [u8])> {
+    let head = Head::parse(rest)?;
+    let size = usize::try_from(head.size?).ok()?;
+    let (body, after) = rest.get(head.bytes..)?.split_at_checked(size)?;
+    *rest = after;
+    Some((head, body))
 }
 
 #[cfg(test)]
