@@ -8,6 +8,7 @@ mod churn;
 mod figures;
 mod garbage;
 mod keys;
+mod late;
 mod layout;
 mod loss;
 mod overload;

@@ -43,7 +43,7 @@ fn video(world: &World, viewer: usize) -> BTreeMap<u64, &Received> {
 }
 
 /// The layers of each picture that came whole: when it did, and the highest of its frames.
-fn pictures(world: &World, viewer: usize) -> Vec<(Duration, u8)> {
+pub(super) fn pictures(world: &World, viewer: usize) -> Vec<(Duration, u8)> {
     let mut frames: BTreeMap<(u32, u8), (BTreeSet<u8>, u8, Duration)> = BTreeMap::new();
     for packet in video(world, viewer).values() {
         let stamp = packet.stamp.expect("only those are asked for");
@@ -80,7 +80,7 @@ fn longest_gap(world: &World, viewer: usize, from: Duration) -> Duration {
 /// What a decoder needs of a stream from which nothing was lost: no number is missing, every frame
 /// refers to frames that came, each picture ends with a marker, and what is said to be active is
 /// what comes. Returns the last of that.
-fn check_stream(world: &World, viewer: usize) -> u32 {
+pub(super) fn check_stream(world: &World, viewer: usize) -> u32 {
     let packets: Vec<_> = video(world, viewer).into_values().collect();
     let mut structure: Option<Structure> = None;
     let (mut active, mut seen) = (0, BTreeSet::new());
