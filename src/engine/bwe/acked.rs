@@ -96,12 +96,24 @@ impl AckedRate {
     }
 
     /// The rate of the latest slices alone, in bit/s: what a path that has just become narrow
-    /// carries.
+    /// carries. Of pictures that come seldom it is the latest: what was not sent says nothing.
     pub(super) fn latest_bps(&self) -> Option<f64> {
-        let latest = (1..=LATEST).map(|back| self.slices[(self.at + LONG - back) % LONG]);
-        let bytes: u32 = latest.sum();
-        let us = LATEST as f64 * SLICE_US as f64;
-        (self.known >= KNOWN).then_some(f64::from(bytes) * 8e6 / us)
+        let bps = self.bps()?;
+        let slice = |back: usize| self.slices[(self.at + LONG - back) % LONG];
+        let busy = (1..=LATEST).take_while(|back| slice(*back) > 0).count();
+        // A picture began somewhere within the first of them.
+        let whole = if busy < LATEST {
+            busy.saturating_sub(1)
+        } else {
+            busy
+        };
+        let slices = whole.max(busy.min(1));
+        if slices == 0 {
+            return Some(bps);
+        }
+        let bytes: u32 = (1..=slices).map(slice).sum();
+        let us = slices as f64 * SLICE_US as f64;
+        Some(f64::from(bytes) * 8e6 / us)
     }
 
     /// The slice under way is over.
@@ -144,6 +156,22 @@ mod tests {
         arrive(&mut rate, 3_360, 5_000, 25);
         let bps = rate.bps().expect("known after half a second");
         assert!((3.9e5..4.1e5).contains(&bps), "{bps}");
+    }
+
+    #[test]
+    fn the_latest_is_what_came_while_something_came() {
+        let mut rate = AckedRate::new();
+        arrive(&mut rate, 0, 3_000, 4);
+        arrive(&mut rate, 3_000, 3_200, 25);
+        assert_eq!(rate.latest_bps(), Some(4e5), "a path that became narrow");
+        for frame in 0..8 {
+            arrive(&mut rate, 3_200 + 200 * frame, 3_330 + 200 * frame, 20);
+        }
+        rate.add(4_751_000, 1_250);
+        let bps = rate.latest_bps().expect("known after half a second");
+        assert!((4e5..=5e5).contains(&bps), "five pictures a second: {bps}");
+        rate.add(4_910_000, 1_250);
+        assert_eq!(rate.latest_bps(), rate.bps(), "nothing came of late");
     }
 
     #[test]

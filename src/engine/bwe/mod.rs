@@ -381,7 +381,7 @@ impl Bwe {
                 self.prober.on_refuted(now, id);
                 self.refuted = true;
             }
-            Found::Bps(bps) if self.prober.begins_proof(now, id, bps) => {}
+            Found::Bps(bps) if self.prober.wants_proof(now, id, bps) => {}
             Found::Bps(bps) => {
                 self.aimd
                     .set(now_us, bps.max(PROBE_KEEPS * self.aimd.bps()));

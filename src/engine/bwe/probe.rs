@@ -115,8 +115,12 @@ pub(super) struct Situation {
 }
 
 impl Situation {
+    fn is_short(&self) -> bool {
+        self.rate_bps < self.wanted_bps
+    }
+
     fn wants_more(&self) -> bool {
-        self.rate_bps < self.wanted_bps && !self.settled
+        self.is_short() && !self.settled
     }
 }
 
@@ -198,17 +202,21 @@ impl Prober {
         }
     }
 
-    /// A cluster found this. Whether it must be proved first: that has begun then.
-    pub(super) fn begins_proof(&mut self, now: Situation, id: ClusterId, found_bps: f64) -> bool {
-        let Phase::Waiting { last, proves, .. } = self.phase else {
-            return false;
-        };
-        if id != last || proves || !self.resisted || found_bps < LEAP * now.rate_bps {
+    /// A cluster found this. Whether it is to be proved before it is believed: the proof begins,
+    /// unless one has. More of a cluster may be reported when its proof is under way, or has failed.
+    pub(super) fn wants_proof(&mut self, now: Situation, id: ClusterId, found_bps: f64) -> bool {
+        if !self.resisted || found_bps < LEAP * now.rate_bps {
             return false;
         }
-        let (bold, timid) = PROOF_SCALES;
-        let scale = if self.timid { timid } else { bold };
-        self.launch(now, &[found_bps.min(scale * now.rate_bps)], true);
+        let is_last = matches!(self.phase, Phase::Waiting { last, .. } if last == id);
+        if is_last && self.is_proving() {
+            return false;
+        }
+        if is_last {
+            let (bold, timid) = PROOF_SCALES;
+            let scale = if self.timid { timid } else { bold };
+            self.launch(now, &[found_bps.min(scale * now.rate_bps)], true);
+        }
         true
     }
 
@@ -306,12 +314,12 @@ impl Prober {
             let longer_us = (self.interval_us as f64 * INTERVAL_GROWTH) as u64;
             longer_us.min(INTERVAL_US.1)
         };
-        self.found_bps = if carried && !now.wants_more() {
+        self.found_bps = if carried && !now.is_short() {
             now.wanted_bps
         } else {
             f64::INFINITY
         };
-        self.resisted = now.wants_more();
+        self.resisted = now.is_short();
         let until_us = now.now_us + self.interval_us;
         self.phase = Phase::Resting { until_us };
     }

@@ -20,6 +20,7 @@ const SHARP: Publish = Publish {
         frame_interval: Duration::from_millis(33),
         delta_bytes: 9_900,
         key_bytes: 40_000,
+        percent: [100; 4],
         size: (1280, 720),
     },
     simulcast: &[],

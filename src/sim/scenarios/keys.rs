@@ -133,6 +133,7 @@ fn a_stream_rolls_over_under_loss_and_repeats_nothing() {
             frame_interval: Duration::from_millis(1),
             delta_bytes: 120,
             key_bytes: 300,
+            percent: [100; 4],
             ..Rate::CAMERA
         },
         ..Publish::camera(Codec::Vp8)

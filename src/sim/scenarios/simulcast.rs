@@ -24,7 +24,7 @@ pub(super) fn narrow(bits_per_s: u64) -> Quality {
 }
 
 /// A token bucket: what Linux does with `tbf rate 500kbit burst 16kb latency 300ms`.
-const BUCKET: Quality = Quality {
+pub(super) const BUCKET: Quality = Quality {
     capacity: Some(500_000),
     queue_bytes: 18_750,
     burst_bytes: 16 * 1024,

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use str0m::format::Codec;
 
-use super::simulcast::narrow;
+use super::simulcast::{BUCKET, narrow};
 use crate::engine::codec::dependency::{Descriptor, Structure};
 use crate::engine::command::{Command, Quality as Cap, Source};
+use crate::sim::encoder::Rate;
 use crate::sim::layered::Mode;
 use crate::sim::link::Quality;
 use crate::sim::publish::Publish;
@@ -68,13 +69,17 @@ fn layer(world: &World, viewer: usize) -> Option<u8> {
     last.map(|(_, layer)| *layer).max()
 }
 
-/// The longest time without a picture from then on.
-fn longest_gap(world: &World, viewer: usize, from: Duration) -> Duration {
+/// The times between pictures from then on.
+fn gaps(world: &World, viewer: usize, from: Duration) -> impl Iterator<Item = Duration> {
     let mut times: Vec<_> = pictures(world, viewer).iter().map(|(at, _)| *at).collect();
     times.retain(|at| *at >= from);
     times.sort();
-    let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
-    gaps.max().unwrap_or(Duration::MAX)
+    (1..times.len()).map(move |at| times[at] - times[at - 1])
+}
+
+/// The longest time without a picture from then on.
+fn longest_gap(world: &World, viewer: usize, from: Duration) -> Duration {
+    gaps(world, viewer, from).max().unwrap_or(Duration::MAX)
 }
 
 /// What a decoder needs of a stream from which nothing was lost: no number is missing, every frame
@@ -218,4 +223,45 @@ fn a_publisher_is_told_which_spatial_layers_nobody_watches() {
     cap(&mut world, 1, Cap::High);
     world.run(SECOND / 5);
     assert_eq!(told(&world), Some(vec![]));
+}
+
+/// Ten pictures a second, of which every fourth is a big one.
+const SLOW: [(&str, Rate); 3] = [
+    ("", Rate::slow_pictures(320, 180, 140)),
+    ("", Rate::slow_pictures(640, 360, 430)),
+    ("", Rate::slow_pictures(1280, 720, 1450)),
+];
+
+#[test]
+fn slow_pictures_through_a_token_bucket_seldom_stand_still() {
+    for seed in [741, 743, 746] {
+        let publish = Publish {
+            rate: SLOW[0].1,
+            simulcast: &SLOW,
+            ..Publish::in_one_stream(Codec::Av1, Mode::Keyed)
+        };
+        let mut world = World::new(Setup::seed(seed));
+        world.join(0, "room", &[publish]);
+        let viewer = world.join(0, "room", &[]);
+        world.set_quality(viewer, Quality::CLEAN, BUCKET);
+        world.run_until_connected();
+        world.run(SECOND * 3);
+        let from = world.time();
+        for _ in 0..300 {
+            world.run(SECOND / 5);
+            let (engine, _) = world.shards().next().expect("there is one shard");
+            let kbps = engine.stats().estimated_bps / 1000;
+            assert!(
+                kbps <= 800,
+                "seed {seed}: {kbps} kbit/s at {:?}",
+                world.time()
+            );
+        }
+        // Browsers count a freeze where a picture comes three times later than they do at large.
+        let gaps = gaps(&world, viewer, from);
+        let freezes: Vec<_> = gaps.filter(|gap| *gap > SECOND * 3 / 10).collect();
+        assert!(freezes.len() <= 2, "seed {seed}: {freezes:?} in a minute");
+        let longest = freezes.into_iter().max().unwrap_or_default();
+        assert!(longest < SECOND * 7 / 10, "seed {seed}: {longest:?}");
+    }
 }
