@@ -132,6 +132,11 @@ impl Layers {
         self.layering
     }
 
+    /// It became known how those of one stream relate; what was seen of them holds.
+    pub fn relate(&mut self, layering: Layering) {
+        self.layering = layering;
+    }
+
     /// Takes in a packet. Layers past [`TRACK_LAYERS`] count for nothing.
     pub fn handle_packet(&mut self, now: Instant, packet: &Packet) -> Option<Change> {
         let index = usize::from(packet.layer);

@@ -199,7 +199,7 @@ impl Rewriter {
         if let (Some(vp8), Some(line)) = (incoming.vp8, &mut source.pictures)
             && let Some(id) = vp8.picture_id
         {
-            let picture = extended(id, line.high);
+            let picture = id.nearest(line.high);
             line.advance(picture);
             line.close(picture, self.sent_picture);
         }
@@ -254,7 +254,7 @@ impl Rewriter {
         let line = source
             .pictures
             .get_or_insert_with(|| Line::new(u64::from(id.value), after_sent));
-        let mut picture = extended(id, line.high);
+        let mut picture = id.nearest(line.high);
         if is_newest && line.place(picture).is_none() {
             // A newer packet cannot belong to a picture this old: the encoder counts afresh.
             picture = u64::from(id.value);
@@ -465,17 +465,6 @@ fn step(elapsed: Duration, clock_rate: u32, ahead: u32) -> (u32, u32) {
 /// How far `a` is after `b`, both counted modulo 2^64.
 const fn distance(a: u64, b: u64) -> i64 {
     a.wrapping_sub(b).cast_signed()
-}
-
-/// The number nearest to `near` that has these low bits.
-fn extended(id: PictureId, near: u64) -> u64 {
-    let circle = 1u64 << id.bits;
-    let up = u64::from(id.value).wrapping_sub(near) & (circle - 1);
-    if up < circle / 2 {
-        near.wrapping_add(up)
-    } else {
-        near.wrapping_add(up).wrapping_sub(circle)
-    }
 }
 
 #[cfg(test)]

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::arena::{Arena, Key};
-use super::codec::{self, PayloadFacts};
+use super::codec::PayloadFacts;
 use super::command::Kind;
 use super::copies::Copied;
 use super::egress::clock::{StreamClock, WallClock};
 use super::egress::history::Stored;
 use super::ingress::receive_side::{Received, Source};
-use super::layers::{self, Layering, Layers};
+use super::layers;
 use super::limits::TURN_PACKETS;
 use super::pacing::Desk;
 use super::peer::{Due, Peer};
+use super::reading::read;
 use super::room::Room;
 use super::stats::{Dropped, Stats};
 use super::subscription::{Offered, clock_rate};
@@ -309,47 +310,6 @@ fn offer(
         }
         Err(dropped) => stats.dropped.add(dropped),
     }
-}
-
-/// What a packet says about itself: by its dependency descriptor, else by its payload.
-fn read(track: &mut Track, layer: u8, packet: &Received<'_>) -> (PayloadFacts, Option<Arc<Frame>>) {
-    let frame = frame_of(track, layer, packet);
-    let facts = match &frame {
-        Some(frame) => frame.facts(),
-        None => facts_of(track, packet),
-    };
-    relate_layers(track, frame.as_deref(), &facts);
-    (facts, frame)
-}
-
-/// What a packet's dependency descriptor says, if it has one that makes sense.
-fn frame_of(track: &mut Track, layer: u8, packet: &Received<'_>) -> Option<Arc<Frame>> {
-    let bytes = packet.descriptor?.into();
-    let reader = &mut track.layers.get_mut(usize::from(layer))?.descriptors;
-    reader.read(bytes).map(Arc::new)
-}
-
-/// A keyframe may begin or end having layers in one stream.
-fn relate_layers(track: &mut Track, frame: Option<&Frame>, facts: &PayloadFacts) {
-    let layering = match frame {
-        // Several streams, each with layers: what is chosen between is streams.
-        Some(frame) if track.layers.len() == 1 => frame.layering(),
-        _ => Layering::Simulcast,
-    };
-    if facts.starts_keyframe && layering != track.seen.layering() {
-        track.seen = Layers::new(layering);
-    }
-}
-
-/// Sound begins with any packet, whatever its format.
-fn facts_of(track: &Track, packet: &Received<'_>) -> PayloadFacts {
-    let mut facts = track
-        .format(packet.pt)
-        .and_then(|format| format.codec)
-        .map(|codec| codec::facts(codec, &packet.payload))
-        .unwrap_or_default();
-    facts.starts_keyframe |= track.info.kind == Kind::Audio;
-    facts
 }
 
 /// Takes note of a packet's layer; `true` when a layer started or stopped.

@@ -443,7 +443,7 @@ impl Subscription {
     /// The descriptor of a frame that says which decode targets come here, where that must be said
     /// and is not what the publisher says.
     fn mask(&mut self, frame: &Frame) -> Option<Vec<u8>> {
-        if frame.layering() == Layering::Simulcast {
+        if frame.layering() == Layering::Simulcast || frame.bytes.is_empty() {
             return None;
         }
         let descriptor = &frame.descriptor;

@@ -1,5 +1,6 @@
 //! Which frames of a stream with layers in it (SVC) pass to one viewer, by their dependency
-//! descriptors alone: payloads are not looked at, and may be encrypted end to end.
+//! descriptors alone: payloads are not looked at, and may be encrypted end to end. Where a
+//! publisher of VP9 sends none, [`vp9`] reads its payloads' descriptors as if they were.
 //!
 //! What passes is a *decode target*: some spatial layer up to some temporal one, and all that it
 //! needs. A viewer enters another one with a frame after which all of it can be decoded, which for
@@ -7,6 +8,7 @@
 //! at any frame.
 
 pub(crate) mod extension;
+mod vp9;
 
 use std::sync::Arc;
 
@@ -24,7 +26,7 @@ pub const FRAME_NUMBER_AT: usize = 1;
 /// What one packet says of its frame, read against what came before in its stream.
 #[derive(Debug)]
 pub struct Frame {
-    /// As the publisher sent it.
+    /// As the publisher sent it; empty where it sends none.
     pub bytes: Arc<[u8]>,
     /// The same, read.
     pub descriptor: Descriptor,
@@ -47,6 +49,8 @@ struct Known {
 pub struct Reader {
     known: Option<Arc<Known>>,
     active: u32,
+    /// Reads payloads instead; `None` before the first.
+    payloads: Option<Box<vp9::Payloads>>,
 }
 
 impl Reader {
@@ -72,6 +76,12 @@ impl Reader {
             structure: Arc::clone(self.known.as_ref()?),
             active: self.active,
         })
+    }
+
+    /// Reads the payload of a VP9 packet without a descriptor. `None` as well when its stream has
+    /// no spatial layers to choose from.
+    pub fn read_vp9(&mut self, payload: &[u8]) -> Option<Frame> {
+        self.payloads.get_or_insert_default().read(payload)
     }
 }
 
@@ -288,8 +298,11 @@ impl Chooser {
             self.current = best;
             return;
         }
-        if let Some((_, sent)) = &mut self.known {
+        if let Some((before, sent)) = &mut self.known {
             *sent = *active;
+            if before.layering != known.layering {
+                *before = Arc::clone(known);
+            }
         }
         let (Some(current), Some(best)) = (self.current, best) else {
             return;

@@ -42,6 +42,20 @@ pub struct PictureId {
     pub bits: u8,
 }
 
+impl PictureId {
+    /// The number nearest to `near` that has these low bits.
+    #[must_use]
+    pub fn nearest(self, near: u64) -> u64 {
+        let circle = 1u64 << self.bits;
+        let up = u64::from(self.value).wrapping_sub(near) & (circle - 1);
+        if up < circle / 2 {
+            near.wrapping_add(up)
+        } else {
+            near.wrapping_add(up).wrapping_sub(circle)
+        }
+    }
+}
+
 /// The numbers of one VP8 packet that are rewritten on their way to a subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Vp8Numbers {

@@ -1,5 +1,6 @@
 //! The VP9 payload descriptor (RFC 9628 §4.2), without what only decoders need.
 
+use super::vp8::PictureId;
 use super::{SPATIAL_LAYERS, Size, Sizes};
 
 /// What the VP9 payload descriptor says. Reference indices and pictures of a group are not read.
@@ -7,8 +8,8 @@ use super::{SPATIAL_LAYERS, Size, Sizes};
 pub struct Vp9Descriptor {
     /// How long the descriptor is.
     pub head_bytes: usize,
-    /// I: counts pictures; 7 or 15 bits.
-    pub picture_id: Option<u16>,
+    /// I: counts pictures.
+    pub picture_id: Option<PictureId>,
     /// P: the picture refers to an earlier one.
     pub inter_predicted: bool,
     /// F: references are written out in each packet.
@@ -17,8 +18,8 @@ pub struct Vp9Descriptor {
     pub starts_frame: bool,
     /// E: a frame ends with this payload.
     pub ends_frame: bool,
-    /// V: the payload carries a scalability structure.
-    pub has_structure: bool,
+    /// V: the payload carries a scalability structure, of a stream of so many spatial layers.
+    pub structure: Option<u8>,
     /// L: which layer it is.
     pub layers: Option<Layers>,
     /// How big the pictures of each spatial layer are, when the structure says so.
@@ -58,9 +59,11 @@ impl Vp9Descriptor {
         if has(0x80) {
             let high = next()?;
             picture_id = Some(if high & 0x80 == 0 {
-                u16::from(high)
+                let value = high.into();
+                PictureId { value, bits: 7 }
             } else {
-                u16::from_be_bytes([high & 0x7F, next()?])
+                let value = u16::from_be_bytes([high & 0x7F, next()?]);
+                PictureId { value, bits: 15 }
             });
         }
         let mut layers = None;
@@ -83,11 +86,11 @@ impl Vp9Descriptor {
                 }
             }
         }
-        let has_structure = has(0x02);
-        let sizes = if has_structure {
-            structure(&mut rest)?
+        let (structure, sizes) = if has(0x02) {
+            let (layers, sizes) = structure(&mut rest)?;
+            (Some(layers), sizes)
         } else {
-            None
+            (None, None)
         };
         if rest.is_empty() {
             return None;
@@ -100,7 +103,7 @@ impl Vp9Descriptor {
             flexible,
             starts_frame: has(0x08),
             ends_frame: has(0x04),
-            has_structure,
+            structure,
             layers,
         })
     }
@@ -113,14 +116,14 @@ impl Vp9Descriptor {
     }
 }
 
-/// Reads a scalability structure (RFC 9628 §4.2.1) off `rest`; gives the sizes if it has them,
-/// and `None` when it is cut short.
-fn structure(rest: &mut &[u8]) -> Option<Option<Sizes>> {
+/// Reads a scalability structure (RFC 9628 §4.2.1) off `rest`; gives how many spatial layers there
+/// are, and their sizes if it has them. `None` when it is cut short.
+fn structure(rest: &mut &[u8]) -> Option<(u8, Option<Sizes>)> {
     let (&head, mut tail) = rest.split_first()?;
-    let layers = usize::from(head >> 5) + 1;
+    let layers = (head >> 5) + 1;
     let mut sizes = None;
     if head & 0x10 != 0 {
-        let (list, after) = tail.split_at_checked(layers * 4)?;
+        let (list, after) = tail.split_at_checked(usize::from(layers) * 4)?;
         let mut read = [Size::default(); SPATIAL_LAYERS];
         for (size, bytes) in read.iter_mut().zip(list.chunks_exact(4)) {
             size.width = u16::from_be_bytes([bytes[0], bytes[1]]);
@@ -138,7 +141,7 @@ fn structure(rest: &mut &[u8]) -> Option<Option<Sizes>> {
         }
     }
     *rest = tail;
-    Some(sizes)
+    Some((layers, sizes))
 }
 
 #[cfg(test)]
@@ -166,8 +169,12 @@ mod tests {
     #[test]
     fn every_field_is_read() {
         let d = Vp9Descriptor::parse(&[0xEE, 0x92, 0x34, 0x55, 0x66, 0x00, 0x00]).unwrap();
-        assert_eq!(d.picture_id, Some(0x1234));
-        assert!(d.inter_predicted && d.starts_frame && d.ends_frame && d.has_structure);
+        let id = PictureId {
+            value: 0x1234,
+            bits: 15,
+        };
+        assert_eq!(d.picture_id, Some(id));
+        assert!(d.inter_predicted && d.starts_frame && d.ends_frame && d.structure == Some(1));
         assert_eq!(
             d.layers,
             Some(Layers {
@@ -213,7 +220,7 @@ mod tests {
             [size(320, 180), size(640, 360), size(1280, 720), none]
         );
         let without = Vp9Descriptor::parse(&[0x8A, 0x05, 0x40, 0xAA]).unwrap();
-        assert!(without.has_structure && without.sizes.is_none());
+        assert!(without.structure == Some(3) && without.sizes.is_none());
         // Five layers: what is past the limit is left out.
         let mut five = vec![0x8A, 0x05, 0x90];
         five.extend((0..5).flat_map(|n| [0, n, 0, n]));
