@@ -144,6 +144,7 @@ impl Aimd {
 
     /// Takes a rate that was measured or is forced.
     pub(super) fn set(&mut self, now_us: u64, rate_bps: f64) {
+        self.exceed(rate_bps);
         self.rate_bps = rate_bps;
         self.changed_us = now_us;
     }
@@ -174,11 +175,7 @@ impl Aimd {
         let Some(acked_bps) = observed.acked_bps else {
             return;
         };
-        if let Some(capacity) = self.capacity
-            && acked_bps > capacity.bps() + capacity.spread_bps()
-        {
-            self.capacity = None;
-        }
+        self.exceed(acked_bps);
         // Over-use would leave this much of what arrives; without it the rate is no lower. It can
         // be, where what plays is not stopped on the word of an estimate alone.
         self.rate_bps = self.rate_bps.max(BETA * acked_bps);
@@ -196,6 +193,12 @@ impl Aimd {
             None => by_factor(GROWTH_PER_S),
         };
         self.rate_bps = (self.rate_bps + growth).min(limit);
+    }
+
+    /// So much is carried: a capacity that is clearly less is that of another time.
+    fn exceed(&mut self, bps: f64) {
+        let is_it = |capacity: &Capacity| bps <= capacity.bps() + capacity.spread_bps();
+        self.capacity = self.capacity.filter(is_it);
     }
 
     fn overused(&mut self, now_us: u64, observed: Observed) -> bool {

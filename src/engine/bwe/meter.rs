@@ -11,6 +11,9 @@ const CLUSTERS: usize = 4;
 /// libwebrtc kMinReceivedProbesRatio and kMinReceivedBytesRatio.
 const MIN_ARRIVED: f64 = 0.8;
 
+/// Likewise of a proof: its end tells most.
+const MIN_PROVED: f64 = 0.9;
+
 /// A cluster that takes longer than this says nothing, in microseconds. libwebrtc
 /// kMaxProbeInterval.
 const MAX_INTERVAL_US: i64 = 1_000_000;
@@ -156,8 +159,9 @@ impl Measured {
     }
 
     fn bps(&self) -> Option<f64> {
-        let enough = f64::from(self.packets) >= MIN_ARRIVED * f64::from(self.wanted_packets)
-            && f64::from(self.bytes) >= MIN_ARRIVED * f64::from(self.wanted_bytes);
+        let least = if self.proves { MIN_PROVED } else { MIN_ARRIVED };
+        let enough = f64::from(self.packets) >= least * f64::from(self.wanted_packets)
+            && f64::from(self.bytes) >= least * f64::from(self.wanted_bytes);
         let sent_us = (self.last_sent_us - self.first_sent_us) as i64;
         let arrival_us = self.last_arrival_us - self.first_arrival_us;
         let longest_us = if self.proves {

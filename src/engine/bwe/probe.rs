@@ -53,7 +53,7 @@ const PROOF_US: u64 = 600_000;
 const MAX_PROOF_DOUBLINGS: u32 = 2;
 
 /// And goes this much above the rate; after one that made a queue grow, this much: what lies
-/// between may well be carried.
+/// between may well be carried. That one lasts twice as long: it empties a bucket more slowly.
 const PROOF_SCALES: (f64, f64) = (2.0, 1.5);
 
 /// What is found must be this many times the rate to need one.
@@ -203,7 +203,7 @@ impl Prober {
     }
 
     /// A cluster found this. Whether it is to be proved before it is believed: the proof begins,
-    /// unless one has. More of a cluster may be reported when its proof is under way, or has failed.
+    /// unless one has. More of a cluster may be reported while its proof is under way, or after it.
     pub(super) fn wants_proof(&mut self, now: Situation, id: ClusterId, found_bps: f64) -> bool {
         if !self.resisted || found_bps < LEAP * now.rate_bps {
             return false;
@@ -246,7 +246,9 @@ impl Prober {
             self.carried_us = Some(now.now_us);
         }
         let faster_bps = SCALE * found_bps;
-        if carried && now.wants_more() && now.ceiling_bps() > rate_bps {
+        // Where a bolder proof went too high a faster probe would so, on top of what is to begin.
+        let is_edge = std::mem::take(&mut self.timid) && self.resisted;
+        if carried && !is_edge && now.wants_more() && now.ceiling_bps() > rate_bps {
             self.interval_us = INTERVAL_US.0;
             self.launch(now, &[faster_bps], false);
         } else {
@@ -327,7 +329,7 @@ impl Prober {
     /// Queues clusters of these rates, none above the ceiling, and waits for the last.
     fn launch(&mut self, now: Situation, rates_bps: &[f64], proves: bool) {
         let length_us = if proves {
-            PROOF_US << self.doubts.min(MAX_PROOF_DOUBLINGS)
+            PROOF_US << (self.doubts + u32::from(self.timid)).min(MAX_PROOF_DOUBLINGS)
         } else {
             CLUSTER_US
         };
