@@ -160,11 +160,9 @@ fn a_packet_forwarded_to_one_more_viewer_allocates_nothing() {
     let (few, many) = (measure(1), measure(5));
     assert_eq!((few.received, many.received), (2_000, 2_000));
     assert_eq!((few.forwarded, many.forwarded), (2_000, 10_000));
-    // What comes in is str0m's to allocate: the payload, the mid, and what it answers now and then.
-    let of_str0m = few.allocations;
-    assert!(of_str0m < 3 * few.received, "{few:?}");
-    // A table may still grow once.
-    let of_viewers = many.allocations.saturating_sub(of_str0m);
+    // A table may still grow once; keepalives are answered by str0m.
+    assert!(few.allocations < 100, "{few:?}");
+    let of_viewers = many.allocations.saturating_sub(few.allocations);
     assert!(of_viewers < 20, "{of_viewers}: {few:?}, {many:?}");
 }
 
@@ -177,14 +175,14 @@ fn what_viewers_report_allocates_little() {
         interval: Duration::from_millis(2),
     };
     let figure = Room::new(shape, || 0).measure(2_000, Feedback::Measured);
-    // Reading feedback and resending allocate nothing; reports that str0m must see as well do, and
-    // what comes in does, for five viewers together.
+    // Reading feedback and resending allocate nothing; what each viewer gets is decided anew
+    // every other second, and that takes some.
     let (_, allocations) = figure.per(figure.forwarded);
-    assert!(allocations < 0.65, "{figure:?}");
+    assert!(allocations < 0.03, "{figure:?}");
 }
 
 #[test]
-fn a_viewer_of_one_track_takes_less_than_125_kb_in_all() {
+fn a_viewer_of_one_track_takes_less_than_60_kb_in_all() {
     let bytes = memory_per_viewer(1, Duration::from_millis(4));
-    assert!(bytes < 125_000.0, "{bytes}");
+    assert!(bytes < 60_000.0, "{bytes}");
 }

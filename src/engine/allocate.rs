@@ -8,6 +8,7 @@
 
 use super::codec::Size;
 use super::command::Source;
+use super::limits::TRACK_LAYERS;
 
 /// A rung above what was sent before is granted only if this many per cent of all that is granted
 /// by then fit: an estimate that wavers by a tenth moves nothing.
@@ -338,18 +339,25 @@ fn ceiling(demand: &Demand<'_>) -> Option<u8> {
 /// Up to which of a track's layers, the smallest first, sending makes sense for a viewer whose path
 /// carries everything; 0 as well when it sees nothing of it.
 #[must_use]
-pub fn reach(sizes: &[Option<Size>], view: Option<Size>, quality: Quality) -> u8 {
-    let rungs = sizes.iter().zip(0_u8..);
-    let rungs: Vec<_> = rungs
-        .map(|(size, layer)| Rung {
-            layer,
-            temporal: 0,
-            bps: layer.into(),
-            size: *size,
-        })
-        .collect();
+pub fn reach(
+    sizes: impl Iterator<Item = Option<Size>>,
+    view: Option<Size>,
+    quality: Quality,
+) -> u8 {
+    let rung = |layer| Rung {
+        layer,
+        temporal: 0,
+        bps: layer.into(),
+        size: None,
+    };
+    let mut rungs: [Rung; TRACK_LAYERS] = std::array::from_fn(|layer| rung(layer as u8));
+    let mut known = 0;
+    for (rung, size) in rungs.iter_mut().zip(sizes) {
+        rung.size = size;
+        known += 1;
+    }
     let demand = Demand {
-        rungs: &rungs,
+        rungs: &rungs[..known],
         source: Source::Camera,
         speaks: false,
         priority: 0,
@@ -653,13 +661,16 @@ mod tests {
     #[test]
     fn a_viewer_reaches_for_what_its_place_shows_and_its_cap_allows() {
         let sizes = CAMERA.map(|rung| rung.size);
-        let of = |view, quality| reach(&sizes, view, quality);
+        let of = |view, quality| reach(sizes.into_iter(), view, quality);
         assert_eq!(of(None, Quality::Auto), 2);
         assert_eq!(of(None, Quality::Medium), 1);
         assert_eq!(of(size(320, 180), Quality::High), 0);
         assert_eq!(of(size(0, 0), Quality::High), 0);
-        assert_eq!(reach(&[], None, Quality::Auto), 0);
-        assert_eq!(reach(&[None; 3], size(320, 180), Quality::Auto), 2);
+        assert_eq!(reach([].into_iter(), None, Quality::Auto), 0);
+        assert_eq!(
+            reach([None; 3].into_iter(), size(320, 180), Quality::Auto),
+            2
+        );
     }
 
     #[test]

@@ -48,6 +48,7 @@ const SOUND_HEADROOM: f64 = 1.1;
 pub(super) struct Seat {
     pub(super) slot: usize,
     track: TrackId,
+    publisher: Key<Peer>,
     source: Source,
     speaks: bool,
     /// How the viewer shows it.
@@ -128,7 +129,6 @@ impl Engine {
         let wanted = sound_bps as f64 * SOUND_HEADROOM + allocation.wanted_bps as f64;
         peer.send_side.set_wanted(Bitrate::from(wanted));
         let mut told = Vec::new();
-        let mut publishers = Vec::new();
         peer.warnings
             .handle_held_back(held_back(&allocation.grants));
         for (seat, grant) in seats.iter().zip(&allocation.grants) {
@@ -143,7 +143,6 @@ impl Engine {
                 track.handle_aim(key, seat.slot, slot.takes(), reach(track, seat));
                 continue;
             };
-            publishers.push(track.publisher);
             let rungs = &rungs[seat.rungs.clone()];
             let playing = rungs.iter().find(|rung| is_live(rung, seat, track));
             aim(now, slot, track, seat, rungs, *grant);
@@ -159,8 +158,8 @@ impl Engine {
             let (peer, tracks) = (peer.id, told);
             self.tell(Event::Sent { peer, tracks });
         }
-        for publisher in publishers {
-            self.weigh_wanted(now, publisher);
+        for seat in seats.iter().filter(|seat| !seat.is_left_out) {
+            self.weigh_wanted(now, seat.publisher);
         }
         self.begin_layers(now, key);
     }
@@ -195,6 +194,7 @@ fn seats(
         seats.push(Seat {
             slot: index,
             track: id,
+            publisher: track.publisher,
             speaks: room.is_some_and(|room| room.speakers.contains(&id.peer)),
             shown: wish.and_then(|wish| wish.shown(id)),
             quality: wish.map_or(Quality::Auto, |wish| wish.quality(id)),
@@ -255,9 +255,9 @@ fn playing(demand: &Demand<'_>) -> u64 {
 /// Up to which place the layers of a track make sense to this viewer, whatever its path carries.
 fn reach(track: &Track, seat: &Seat) -> u8 {
     let places = (0..track.seen.places()).filter_map(|place| track.seen.at(place));
-    let sizes: Vec<_> = places.map(|layer| track.seen.size(layer)).collect();
+    let sizes = places.map(|layer| track.seen.size(layer));
     let view = seat.shown.map(|shown| shown.size);
-    allocate::reach(&sizes, view, seat.quality)
+    allocate::reach(sizes, view, seat.quality)
 }
 
 /// How much is held back for want of bandwidth.

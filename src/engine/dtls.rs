@@ -5,8 +5,8 @@
 //! stock provider calls for each connection: 0.9 of the 1.3 ms a join costs. One configuration
 //! for the process removes that.
 //!
-//! What a handshake exports passes through here on its way to str0m, which keeps it to open what
-//! the client sends. [`with_keys`] ties a connection to where its keys will appear.
+//! What a handshake exports stays here: str0m neither seals nor opens SRTP, and without keys it
+//! keeps nothing for that. [`with_keys`] ties a connection to where its keys will appear.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,7 +15,10 @@ use std::time::Instant;
 
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::crypto::CryptoError;
-use str0m::crypto::dtls::{DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion};
+use str0m::crypto::dtls::{
+    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, KeyingMaterial, ProtocolVersion,
+    SrtpProfile,
+};
 use str0m::crypto::from_feature_flags;
 
 use super::egress::keys::{SessionKeys, Side};
@@ -89,6 +92,16 @@ pub(crate) fn with_keys<T>(build: impl FnOnce() -> T) -> (T, KeyPort) {
     (built, port)
 }
 
+/// The same for a client of a simulation: its str0m has the keys too.
+#[cfg(test)]
+pub(crate) fn with_shared_keys<T>(build: impl FnOnce() -> T) -> (T, KeyPort) {
+    let is_stock = super::stock::outgoing().is_some();
+    super::stock::choose(true);
+    let built = with_keys(build);
+    super::stock::choose(is_stock);
+    built
+}
+
 #[derive(Debug)]
 struct CachingDtls;
 
@@ -130,19 +143,45 @@ impl DtlsProvider for CachingDtls {
         Ok(Box::new(Instance {
             dtls,
             port: BUILDING.take(),
+            #[cfg(test)]
+            is_stock: super::stock::outgoing().is_some(),
         }))
     }
 }
 
 struct Instance {
     dtls: dimpl::Dtls,
-    /// Taken when the keys have gone through: a connection exports them once.
+    /// `None` where str0m is to have the keys.
     port: Option<KeyPort>,
+    /// Whether str0m sends in our place, and needs the keys.
+    #[cfg(test)]
+    is_stock: bool,
 }
 
 impl fmt::Debug for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Instance")
+    }
+}
+
+impl Instance {
+    /// Derives the keys of both sides and leaves them in the port.
+    fn keep(&self, port: &KeyPort, material: &KeyingMaterial, profile: SrtpProfile) {
+        let side = if self.dtls.is_active() {
+            Side::Client
+        } else {
+            Side::Server
+        };
+        let derive = |side| SessionKeys::derive(material, profile, side);
+        // A profile that is not ours leaves the port empty: nothing is sent to such a peer.
+        if let (Ok(ours), Ok(theirs)) = (derive(side), derive(side.other())) {
+            let _ = port.0.set(Keys {
+                ours,
+                theirs,
+                #[cfg(debug_assertions)]
+                exported: super::export::ExportedKeys::new(material, profile, side),
+            });
+        }
     }
 }
 
@@ -159,26 +198,17 @@ impl DtlsInstance for Instance {
         let output = self.dtls.poll_output(buf);
         #[cfg(test)]
         let output = aes_cm::instead(output);
-        if let DtlsOutput::KeyingMaterial(material, profile) = &output
-            && let Some(port) = self.port.take()
-        {
-            let side = if self.dtls.is_active() {
-                Side::Client
-            } else {
-                Side::Server
-            };
-            let derive = |side| SessionKeys::derive(material, *profile, side);
-            // A profile that is not ours leaves the port empty: nothing is sent to such a peer.
-            if let (Ok(ours), Ok(theirs)) = (derive(side), derive(side.other())) {
-                let _ = port.0.set(Keys {
-                    ours,
-                    theirs,
-                    #[cfg(debug_assertions)]
-                    exported: super::export::ExportedKeys::new(material, *profile, side),
-                });
-            }
+        let (DtlsOutput::KeyingMaterial(material, profile), Some(port)) = (&output, &self.port)
+        else {
+            return output;
+        };
+        self.keep(port, material, *profile);
+        #[cfg(test)]
+        if self.is_stock {
+            return output;
         }
-        output
+        // str0m 0.25 takes note of this once, and knows it already.
+        DtlsOutput::Connected
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {

@@ -212,7 +212,7 @@ impl Engine {
             histories: 0,
             deadlines: Deadlines::new(),
             turn: router::Turn::default(),
-            batch: Batch::new(),
+            batch: Batch::with_capacity(limits::ARENA_BYTES),
             feedback: Feedback::new(),
             spares: Spares::default(),
             wall_clock: WallClock::new(now, since_epoch),

@@ -13,8 +13,8 @@ use super::stats::{Dropped, Stats};
 use super::subscription::Passing;
 use super::track::{MediaPacket, Track};
 
-/// Packets that can wait without memory being asked for: a frame of 2 Mbit/s or so.
-const KEPT_PLACES: usize = 16;
+/// Packets that can wait without memory being asked for. Those of most viewers never do.
+const KEPT_PLACES: usize = 4;
 
 /// Video that waits until its peer's pacer lets it leave, in order. It gets its numbers when it
 /// leaves: what is dropped here leaves no gap.

@@ -52,13 +52,15 @@ impl Wanted {
 impl Engine {
     /// Tells a publisher which layers of its tracks nobody watches, where that has changed.
     pub(super) fn weigh_wanted(&mut self, now: Instant, publisher: Key<Peer>) {
-        let Some(peer) = self.peers.get(publisher) else {
-            return;
-        };
-        let id = peer.id;
-        let tracks: Vec<_> = peer.lines.iter().filter_map(|line| line.track).collect();
-        for key in tracks {
-            let Some(track) = self.tracks.get_mut(key) else {
+        for index in 0.. {
+            let Some(peer) = self.peers.get(publisher) else {
+                return;
+            };
+            let id = peer.id;
+            let Some(line) = peer.lines.get(index) else {
+                return;
+            };
+            let Some(track) = line.track.and_then(|key| self.tracks.get_mut(key)) else {
                 continue;
             };
             let reach = track.reach();

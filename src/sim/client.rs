@@ -25,7 +25,7 @@ use super::publish::Publish;
 use super::received::{Line, Received};
 use super::sender::{Sender, kind, of_kind};
 use crate::engine::command::{Command, Event, Permissions, Slot, Source};
-use crate::engine::dtls::{Identity, KeyPort, with_keys};
+use crate::engine::dtls::{Identity, KeyPort, with_shared_keys};
 use crate::engine::svc::extension::{self, DescriptorBytes};
 use crate::id::{PeerId, RoomId};
 
@@ -120,7 +120,7 @@ impl Client {
             .set_dtls_version(setup.dtls)
             .set_dtls_cert(identity().certificate.clone())
             .set_crypto_provider(Arc::clone(&identity().provider));
-        let (mut rtc, keys) = with_keys(|| config.build(now));
+        let (mut rtc, keys) = with_shared_keys(|| config.build(now));
         let candidate = Candidate::host(setup.inside, "udp").unwrap();
         rtc.add_local_candidate(candidate).unwrap();
         let publish = setup.publish.iter();

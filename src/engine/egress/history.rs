@@ -25,6 +25,9 @@ pub const HISTORY_PACKETS: usize = 1024;
 /// full size.
 pub const HISTORY_BYTES: usize = HISTORY_PACKETS * 1200;
 
+/// Payloads that are let go of and wait to be used again; further ones are freed.
+const MOST_GONE: usize = 64;
+
 /// Places a viewer's log begins with, per slot: enough for sound and thumbnails. 1.3 KB.
 const LOG_MIN_PLACES: usize = 64;
 
@@ -116,7 +119,9 @@ impl TrackHistory {
             if let Some((_, stored)) = self.packets.pop_front() {
                 self.bytes -= stored.payload.len();
                 self.first = self.first.wrapping_add(1);
-                self.gone.push(stored.payload);
+                if self.gone.len() < MOST_GONE {
+                    self.gone.push(stored.payload);
+                }
             }
         }
     }
@@ -228,6 +233,9 @@ impl SentLog {
         while self.would_lose(sent.seq, left_ms) {
             self.grow();
         }
+        if self.place(sent.seq) == 0 {
+            self.shrink(left_ms);
+        }
         let at = self.place(sent.seq);
         self.places[at] = Place {
             round: round(sent.seq),
@@ -288,7 +296,7 @@ impl SentLog {
         is_live && place.round != round(seq) && self.places.len() < LOG_MAX_PLACES
     }
 
-    /// Doubles the places. Rare: at most four times in a slot's life.
+    /// Doubles the places. Rare: four times until there are most.
     fn grow(&mut self) {
         let places = (self.places.len() * 2).clamp(LOG_MIN_PLACES, LOG_MAX_PLACES);
         let old = std::mem::replace(&mut self.places, vec![Place::VACANT; places]);
@@ -298,6 +306,18 @@ impl SentLog {
                 let at = (usize::from(place.round) << ROUND_SHIFT) | (low % LOG_MIN_PLACES);
                 self.places[at & (places - 1)] = place;
             }
+        }
+    }
+
+    /// Halves the places, before the first is used again, when half of them tell enough.
+    fn shrink(&mut self, now_ms: u16) {
+        let half = self.places.len() / 2;
+        let place = &self.places[half];
+        let ago_ms = u128::from(now_ms.wrapping_sub(place.left_ms));
+        let is_told_twice = place.resends == VACANT || ago_ms > HISTORY_AGE.as_millis();
+        if half >= LOG_MIN_PLACES && is_told_twice {
+            self.places.drain(..half);
+            self.places.shrink_to_fit();
         }
     }
 

@@ -34,6 +34,15 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// An empty batch with room for so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            buf: Vec::with_capacity(bytes),
+            packets: Vec::new(),
+        }
+    }
+
     /// An empty batch.
     #[must_use]
     pub fn new() -> Self {
