@@ -9,10 +9,10 @@
 //! shard   udp_in ─► turn (one turn: take in, decide, give out, sleep) ────────► udp_out
 //!           │         │  handle_datagram, handle_command, handle_timeout          ▲
 //!           │         ▼                                            poll_output    │
-//! engine    └──► demux ─► peer ─► router ─► subscription ─► egress ───────────────┘
-//!                 whose?   str0m   who wants  rewriter:       one peer's packets
-//!                                  it?        one unbroken    side by side
-//!                                    ▼        stream
+//! engine    └──► demux ─► ingress ─► router ─► subscription ─► egress ────────────┘
+//!                 whose?   opened,    who wants  rewriter:       one peer's packets
+//!                          placed     it?        one unbroken    side by side
+//!                                       ▼        stream
 //!                           room, track (who, what, which slot plays it)
 //!
 //! signal  websocket ─► session ─► Command ══ mailbox ══► engine     (one thread)
@@ -26,7 +26,8 @@
 //!    read in whatever turn comes and wakes nobody.
 //! 2. `engine::intake` gives it to its owner, whom `engine::demux` finds: by address, or by the
 //!    ufrag of a STUN request.
-//! 3. `engine::peer` owns str0m's state machine, which decrypts, and reports an RTP packet.
+//! 3. [`engine::ingress`] opens an RTP packet into memory that an older one had, and finds out
+//!    which layer of which m-line it is of.
 //! 4. `engine::router` keeps it for resends and queues it for every slot that plays its track.
 //! 5. When everything has been taken in, each subscriber is given all its packets at once.
 //!    `engine::subscription` lets a packet pass, [`engine::rewriter`] gives it its place in one
@@ -34,11 +35,12 @@
 //! 6. `engine::runs` gives out what lies side by side, and [`shard`] sends each run in one entry
 //!    of one system call.
 //!
-//! str0m receives and negotiates; what is sent to viewers is ours: media, resends, sender
-//! reports, and the reading of what viewers report (`engine::feedback`). [`engine::bwe`]
-//! estimates from it what each viewer's path carries, `engine::allocation` what of all that the
-//! viewer watches is sent for it, and `engine::pacing` when it leaves: audio at once, video in
-//! bursts of some milliseconds, probes of the path at exactly their rate.
+//! str0m negotiates, and speaks STUN, DTLS and SCTP; `engine::peer` owns its state machine. All of
+//! SRTP and SRTCP is ours: str0m is not even given the keys. What clients report is read by
+//! `engine::feedback`; [`engine::bwe`] estimates from it what each viewer's path carries,
+//! `engine::allocation` what of all that the viewer watches is sent for it, and `engine::pacing`
+//! when it leaves: audio at once, video in bursts of some milliseconds, probes of the path at
+//! exactly their rate.
 //!
 //! # Who decides, who acts, who talks
 //!

@@ -98,11 +98,14 @@ impl Meter {
 
 impl Level {
     fn has_room(&mut self, now: Instant, amount: u64, rate: u64) -> bool {
+        if rate == 0 {
+            return true;
+        }
         let leaked = now.saturating_duration_since(self.at).as_nanos() * u128::from(rate);
         self.at = self.at.max(now);
         self.full = self.full.saturating_sub(leaked);
         let depth = u128::from(rate) * DEPTH.as_nanos();
-        rate == 0 || self.full + u128::from(amount) * NANOSECONDS <= depth
+        self.full + u128::from(amount) * NANOSECONDS <= depth
     }
 
     fn add(&mut self, amount: u64, rate: u64) {

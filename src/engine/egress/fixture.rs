@@ -25,7 +25,7 @@ pub(super) fn keying_material(profile: SrtpProfile, salt: u8) -> KeyingMaterial 
 }
 
 /// Keys that one side writes with.
-pub(super) fn session_keys(profile: SrtpProfile, side: Side, salt: u8) -> SessionKeys {
+pub(in crate::engine) fn session_keys(profile: SrtpProfile, side: Side, salt: u8) -> SessionKeys {
     let keys = SessionKeys::derive(&keying_material(profile, salt), profile, side);
     keys.expect("the block has the profile's length")
 }

@@ -4,7 +4,7 @@ pub mod clock;
 pub mod extension;
 pub mod feedback;
 #[cfg(test)]
-mod fixture;
+pub(in crate::engine) mod fixture;
 pub mod guard;
 pub mod history;
 mod interop;

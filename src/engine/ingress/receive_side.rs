@@ -61,6 +61,8 @@ struct Stream {
     ssrc: Ssrc,
     /// Where it belongs, once that is known.
     source: Option<Source>,
+    /// The name of the m-line in its latest packet that had one: mostly the next has the same.
+    named: Name,
     reception: Reception,
     gaps: Gaps,
     /// [`Live::count`] at its latest packet.
@@ -68,6 +70,9 @@ struct Stream {
     /// The middle bits of its latest sender report's time, and when that came.
     told: Option<(u32, Instant)>,
 }
+
+/// What a packet names an m-line by (RFC 8843 §15.1), and its length; zeros follow.
+type Name = ([u8; 16], usize);
 
 /// Where a stream belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,10 +179,8 @@ impl ReceiveSide {
             live.arrivals.handle_packet(now, number);
         }
         let stream = &mut live.streams[place];
-        if stream
-            .source
-            .is_none_or(|source| source.contradicts(header))
-        {
+        let is_named_anew = stream.is_named_anew(header);
+        if is_named_anew || stream.source.is_none() {
             stream.source = find(header);
         }
         let Some(source) = stream.source else {
@@ -328,6 +331,7 @@ impl Live {
         let stream = Stream {
             ssrc,
             source: None,
+            named: Name::default(),
             reception: Reception::default(),
             gaps: Gaps::default(),
             heard: self.count,
@@ -409,11 +413,22 @@ impl Live {
     }
 }
 
-impl Source {
-    /// Whether a packet names another m-line.
-    fn contradicts(&self, header: &Header<'_>) -> bool {
-        let named = header.extensions.mid;
-        named.is_some_and(|named| !names(named, &self.mid))
+impl Stream {
+    /// Whether a packet names another m-line than the one before.
+    fn is_named_anew(&mut self, header: &Header<'_>) -> bool {
+        let Some(named) = header.extensions.mid else {
+            return false;
+        };
+        if self.named.0.get(..self.named.1) == Some(named) {
+            return false;
+        }
+        let mut name = Name::default();
+        for (byte, from) in name.0.iter_mut().zip(named) {
+            *byte = *from;
+        }
+        name.1 = named.len();
+        self.named = name;
+        true
     }
 }
 
@@ -428,4 +443,240 @@ pub(crate) fn names(bytes: &[u8], id: &str) -> bool {
         }
     };
     bytes.len() == id.len() && bytes.iter().map(plain).eq(id.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use str0m::crypto::dtls::SrtpProfile;
+
+    use super::*;
+    use crate::engine::egress::feedback::{Feedback, Item, parse};
+    use crate::engine::egress::fixture::session_keys;
+    use crate::engine::egress::keys::Side;
+    use crate::engine::egress::seal::Sealer;
+    use crate::engine::ingress::header::Meaning;
+    use crate::sim::clock::origin;
+
+    const CAMERA: u32 = 7;
+    const REPAIR: u32 = 8;
+
+    /// A client that sends, and the side of the server that receives it.
+    struct Call {
+        now: Instant,
+        sealer: Sealer,
+        side: ReceiveSide,
+        spares: Spares,
+        /// How often a stream's place was looked for.
+        asked: u32,
+    }
+
+    /// What came of one packet.
+    type Taken = Result<Option<(u64, u8, Vec<u8>)>, Dropped>;
+
+    impl Call {
+        fn new(profile: SrtpProfile) -> Self {
+            let keys = session_keys(profile, Side::Client, 5);
+            let mut side = ReceiveSide::default();
+            let mut meanings = Meanings::default();
+            meanings.insert(1, Meaning::Mid);
+            meanings.insert(2, Meaning::TransportSequence);
+            side.meanings = meanings;
+            side.formats = vec![Format {
+                pt: 96.into(),
+                rtx: Some(97.into()),
+                nacks: true,
+            }];
+            side.begin(origin(), || Some(RtpOpener::new(&keys)));
+            Self {
+                now: origin(),
+                sealer: Sealer::new(&keys),
+                side,
+                spares: Spares::default(),
+                asked: 0,
+            }
+        }
+
+        /// A sealed packet with a transport-wide number, which is its own.
+        fn packet(&self, ssrc: u32, index: u64, pt: u8, payload: &[u8]) -> Vec<u8> {
+            let mut packet = vec![0x90, pt];
+            packet.extend((index as u16).to_be_bytes());
+            packet.extend((index as u32 * 3000).to_be_bytes());
+            packet.extend(ssrc.to_be_bytes());
+            packet.extend([0xbe, 0xde, 0, 1, 0x21]);
+            packet.extend((index as u16).to_be_bytes());
+            packet.push(0);
+            let header = packet.len();
+            packet.extend(payload);
+            self.sealer.seal_rtp(&mut packet, 0, header, ssrc, index);
+            packet
+        }
+
+        fn take(&mut self, datagram: &[u8]) -> Taken {
+            let header = self.side.header(datagram).ok_or(Dropped::Malformed)?;
+            let asked = &mut self.asked;
+            let find = |header: &Header<'_>| {
+                *asked += 1;
+                let source = |repairs| Source {
+                    mid: "cam".into(),
+                    rid: None,
+                    kind: Kind::Video,
+                    repairs,
+                };
+                match *header.ssrc {
+                    CAMERA => Some(source(false)),
+                    REPAIR => Some(source(true)),
+                    _ => None,
+                }
+            };
+            let spares = &mut self.spares;
+            let taken = self
+                .side
+                .handle_packet(self.now, datagram, &header, spares, find)?;
+            Ok(taken.map(|packet| (packet.seq, *packet.pt, packet.payload.to_vec())))
+        }
+
+        fn media(&mut self, index: u64) -> Taken {
+            let packet = self.packet(CAMERA, index, 96, b"picture");
+            self.take(&packet)
+        }
+
+        /// What is told when it is due: everything that is written until nothing more is.
+        fn told(&mut self, after: Duration) -> Vec<Item> {
+            self.now += after;
+            let mut items = Vec::new();
+            let mut buf = Vec::new();
+            while self.side.write_due(self.now, &mut buf) {
+                let mut feedback = Feedback::new();
+                parse(&buf, &mut feedback);
+                assert_eq!(feedback.malformed(), 0);
+                items.extend(feedback.items().to_vec());
+                buf.clear();
+            }
+            items
+        }
+    }
+
+    fn picture(index: u64) -> Taken {
+        Ok(Some((index, 96, b"picture".to_vec())))
+    }
+
+    #[test]
+    fn a_packet_is_taken_once_in_whatever_order_over_the_wrap() {
+        for profile in SrtpProfile::ALL {
+            let mut call = Call::new(*profile);
+            for index in [65_530, 65_540, 65_533, 95_000, 125_000, 131_080] {
+                assert_eq!(call.media(index), picture(index), "{profile}");
+                assert_eq!(call.media(index), Err(Dropped::Duplicate));
+            }
+            assert_eq!(call.asked, 1, "its place is known from the first on");
+        }
+    }
+
+    #[test]
+    fn a_forged_packet_leaves_no_trace() {
+        let mut call = Call::new(SrtpProfile::AEAD_AES_128_GCM);
+        let mut forged = call.packet(CAMERA, 1, 96, b"picture");
+        forged[25] ^= 1;
+        assert_eq!(call.take(&forged), Err(Dropped::Malformed));
+        assert_eq!(call.take(&forged[..20]), Err(Dropped::Malformed));
+        assert_eq!(call.side.wakeup(), None);
+        assert!(
+            call.side
+                .live
+                .as_ref()
+                .is_some_and(|live| live.streams.is_empty())
+        );
+        assert_eq!(call.media(1), picture(1));
+    }
+
+    #[test]
+    fn what_was_sent_again_comes_as_it_was_meant_and_once() {
+        let mut call = Call::new(SrtpProfile::AEAD_AES_128_GCM);
+        for index in [10, 12] {
+            assert_eq!(call.media(index), picture(index));
+        }
+        let again = call.packet(REPAIR, 500, 97, b"\0\x0bpicture");
+        assert_eq!(call.take(&again), picture(11));
+        let doubled = call.packet(REPAIR, 501, 97, b"\0\x0bpicture");
+        assert_eq!(call.take(&doubled), Ok(None));
+        let padding = call.packet(REPAIR, 502, 97, b"");
+        assert_eq!(call.take(&padding), Ok(None));
+        assert_eq!(
+            call.media(11),
+            Err(Dropped::Duplicate),
+            "the lost one itself, late"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_and_what_came_is_told() {
+        let mut call = Call::new(SrtpProfile::AEAD_AES_128_GCM);
+        for index in [10, 11, 14] {
+            assert_eq!(call.media(index), picture(index));
+        }
+        let [Item::Nack { ssrc, lost }] = &call.told(Duration::ZERO)[..] else {
+            panic!("what is missing is asked for at once");
+        };
+        assert_eq!((**ssrc, lost.len()), (CAMERA, 2));
+        let told = call.told(Duration::from_millis(100));
+        assert!(
+            matches!(told[..], [Item::Nack { .. }, Item::Twcc { .. }]),
+            "{told:?}"
+        );
+        let told = call.told(REPORT_INTERVAL);
+        let report = told.iter().find_map(|item| match item {
+            Item::Report(report) => Some(report),
+            _ => None,
+        });
+        let report = report.expect("a report a second");
+        assert_eq!((*report.ssrc, report.lost, report.highest), (CAMERA, 2, 14));
+        call.told(Duration::from_secs(2));
+        assert_eq!(call.side.wakeup(), None, "nothing comes, nothing is told");
+    }
+
+    #[test]
+    fn a_stream_of_no_m_line_is_dropped_and_looked_for_again() {
+        let mut call = Call::new(SrtpProfile::AEAD_AES_128_GCM);
+        for index in 1..=3 {
+            let packet = call.packet(99, index, 96, b"picture");
+            assert_eq!(call.take(&packet), Err(Dropped::NoTrack));
+        }
+        assert_eq!(call.asked, 3);
+        let probe = call.packet(0, 1, 96, b"");
+        assert_eq!(call.take(&probe), Ok(None));
+    }
+
+    #[test]
+    fn a_packet_that_names_its_m_line_is_looked_for_once() {
+        let mut call = Call::new(SrtpProfile::AEAD_AES_128_GCM);
+        let named = |call: &mut Call, index: u64, name: &[u8; 2]| {
+            let mut packet = vec![0x90, 96];
+            packet.extend((index as u16).to_be_bytes());
+            packet.extend([0, 0, 0, 0, 0, 0, 0, CAMERA as u8, 0xbe, 0xde, 0, 1, 0x11]);
+            packet.extend(name);
+            packet.push(0);
+            packet.extend(b"picture");
+            call.sealer.seal_rtp(&mut packet, 0, 20, CAMERA, index);
+            assert_eq!(call.take(&packet), picture(index));
+            call.asked
+        };
+        assert_eq!(named(&mut call, 1, b"m1"), 1);
+        assert_eq!(named(&mut call, 2, b"m1"), 1);
+        assert_eq!(named(&mut call, 3, b"m2"), 2, "it may have moved");
+        assert_eq!(call.media(4), picture(4));
+        assert_eq!(call.asked, 2);
+    }
+
+    #[test]
+    fn a_bounded_number_of_streams_is_known() {
+        let mut call = Call::new(SrtpProfile::AEAD_AES_128_GCM);
+        assert_eq!(call.media(1), picture(1));
+        for ssrc in 0..2 * PEER_STREAMS as u32 {
+            let packet = call.packet(1000 + ssrc, 1, 96, b"");
+            assert_eq!(call.take(&packet), Err(Dropped::NoTrack));
+        }
+        let streams = call.side.live.as_ref().map(|live| live.streams.len());
+        assert_eq!(streams, Some(PEER_STREAMS));
+        assert_eq!(call.media(2), picture(2), "forgotten, and found again");
+    }
 }
