@@ -212,7 +212,12 @@ fn with_recording(action: &RecordAction, config: &Config) -> ExitCode {
             });
             bar.finish_and_clear();
             composed
-                .map(|()| format!("{}\n", out.display()))
+                .inspect(|missing| {
+                    for name in missing {
+                        complain(&format!("{name} is left out: it is not there"));
+                    }
+                })
+                .map(|_| format!("{}\n", out.display()))
                 .map_err(|error| error.to_string())
         }
     };

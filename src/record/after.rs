@@ -22,7 +22,7 @@ pub(super) const WAITING: usize = 10_000;
 /// Waits between two tries.
 const WAITS: Backoff = Backoff {
     first: Duration::from_secs(1),
-    longest: Duration::from_secs(60),
+    longest: Duration::from_secs(30),
 };
 
 /// What is done.
@@ -177,7 +177,7 @@ pub(super) async fn finish(
             is_nice: true,
         };
         match compose(directory, &wanted, |_, _| {}) {
-            Ok(()) => {
+            Ok(_) => {
                 manifest.composed = Some(composition.name.to_owned());
                 manifest.save(directory)?;
                 tell(Notice::Composed(Box::new(manifest.clone())));

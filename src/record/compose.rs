@@ -1,9 +1,10 @@
 //! One file of all tracks of a recording, made by ffmpeg from the manifest.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 
 use super::layout::{HEIGHT, Layout, Place, STAGE, Turn, WIDTH, places, turns};
 use super::manifest::{Manifest, RecordedFile, RecordedTrack};
@@ -14,6 +15,9 @@ const FRAME_RATE: usize = 30;
 
 /// Files that one picture is made of. ffmpeg holds all of them open.
 const MAX_FILES: usize = 500;
+
+/// What the names of files begin with that are not whole yet; the number of the process follows.
+const PART: &str = ".composing-";
 
 /// What is to be made.
 #[derive(Debug, Clone)]
@@ -44,6 +48,18 @@ pub enum ComposeError {
         "its participants encrypted it end to end: only who has their key can make a film of it"
     )]
     Opaque,
+    /// None of its files is there.
+    #[error("{0} and all other files of the recording are not there any more")]
+    Missing(String),
+    /// They are in an object store, and not here any more.
+    #[error("its files were uploaded to {0}: bring them back into its directory first")]
+    Elsewhere(String),
+    /// What is to be made would take the place of what it is made of.
+    #[error("{0} is a part of the recording: give what is made another name")]
+    OwnFile(PathBuf),
+    /// What was made could not be put where it is wanted.
+    #[error("{0}: {1}")]
+    Out(PathBuf, io::Error),
     /// There are more files than can be open at one time.
     #[error("the recording has {0} files, at most {MAX_FILES} can be composed")]
     TooMany(usize),
@@ -59,7 +75,7 @@ pub enum ComposeError {
 }
 
 /// Makes one file of the recording in `directory`, and tells how far it is: milliseconds done, and
-/// in all.
+/// in all. Returns which files of it are not there: they are left out.
 ///
 /// # Errors
 ///
@@ -68,22 +84,101 @@ pub fn compose(
     directory: &Path,
     wanted: &Wanted,
     mut tell: impl FnMut(u64, u64),
-) -> Result<(), ComposeError> {
-    let manifest = Manifest::load(directory)
+) -> Result<Vec<String>, ComposeError> {
+    let mut manifest = Manifest::load(directory)
         .map_err(|error| ComposeError::NoRecording(directory.to_owned(), error))?;
     if manifest.opaque {
         return Err(ComposeError::Opaque);
     }
+    let missing = take_missing(&mut manifest, directory, &wanted.out)?;
     let total = manifest.duration_ms();
-    let runs = Runs::new(&manifest, directory, wanted)?;
-    let done = runs.run(wanted.is_nice, |ms| tell(ms.min(total), total));
-    if let Some((_, sound)) = &runs.sound {
-        // It may not have been made.
-        let _ = std::fs::remove_file(sound);
-    }
-    done?;
+    let part = Part::beside(&wanted.out)?;
+    let runs = Runs::new(&manifest, directory, wanted, &part)?;
+    runs.run(wanted.is_nice, |ms| tell(ms.min(total), total))?;
+    fs::rename(&part.whole, &wanted.out)
+        .map_err(|error| ComposeError::Out(wanted.out.clone(), error))?;
     tell(total, total);
-    Ok(())
+    Ok(missing)
+}
+
+/// Takes out of a manifest what is not in its directory, and tells what that is.
+fn take_missing(
+    manifest: &mut Manifest,
+    directory: &Path,
+    out: &Path,
+) -> Result<Vec<String>, ComposeError> {
+    let made = out.canonicalize().ok();
+    let mut missing = Vec::new();
+    let mut is_own = false;
+    for track in &mut manifest.tracks {
+        track.files.retain(|file| {
+            let path = is_file_name(&file.name).then(|| directory.join(&file.name));
+            let path = path.and_then(|path| path.canonicalize().ok());
+            is_own |= path.is_some() && path == made;
+            if path.is_none() {
+                missing.push(file.name.clone());
+            }
+            path.is_some()
+        });
+    }
+    if is_own {
+        return Err(ComposeError::OwnFile(out.to_owned()));
+    }
+    let is_empty = manifest.tracks.iter().all(|track| track.files.is_empty());
+    match (missing.first(), &manifest.uploaded_to) {
+        (Some(_), Some(place)) if is_empty => Err(ComposeError::Elsewhere(place.clone())),
+        (Some(first), None) if is_empty => Err(ComposeError::Missing(first.clone())),
+        _ => Ok(missing),
+    }
+}
+
+/// The files that ffmpeg writes to, gone when this is: a process that is killed, or the ffmpeg that
+/// it leaves behind, spoils nothing that is whole.
+#[derive(Debug)]
+struct Part {
+    whole: PathBuf,
+    sound: PathBuf,
+}
+
+impl Part {
+    /// Names of files beside `out`. Those of processes that are no more are deleted.
+    fn beside(out: &Path) -> Result<Self, ComposeError> {
+        let ending = out.extension().and_then(|ending| ending.to_str());
+        let ending = ending.filter(|ending| matches!(*ending, "webm" | "mp4"));
+        let ending = ending.ok_or_else(|| ComposeError::Format(out.to_owned()))?;
+        let directory = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let number = name
+                .strip_prefix(PART)
+                .and_then(|rest| rest.split('.').next());
+            let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) else {
+                continue;
+            };
+            if !Path::new("/proc").join(number.to_string()).exists() {
+                // Whoever cannot delete it cannot compose here either, and is told so.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        let named = |ending: &str| directory.join(format!("{PART}{}.{ending}", process::id()));
+        Ok(Self {
+            whole: named(ending),
+            sound: named("mka"),
+        })
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // Either may not have been made, or is where it is wanted.
+        let _ = fs::remove_file(&self.whole);
+        let _ = fs::remove_file(&self.sound);
+    }
 }
 
 /// What ffmpeg is told. Sound is mixed by itself: its mixer loses count of time when it has to wait
@@ -96,7 +191,12 @@ struct Runs {
 }
 
 impl Runs {
-    fn new(manifest: &Manifest, directory: &Path, wanted: &Wanted) -> Result<Self, ComposeError> {
+    fn new(
+        manifest: &Manifest,
+        directory: &Path,
+        wanted: &Wanted,
+        part: &Part,
+    ) -> Result<Self, ComposeError> {
         let codecs = match wanted.out.extension().and_then(|ending| ending.to_str()) {
             Some("webm") => ["libvpx", "libopus", "-deadline realtime -cpu-used 8"],
             Some("mp4") => ["libx264", "aac", "-preset veryfast -movflags +faststart"],
@@ -118,7 +218,7 @@ impl Runs {
         }
         let mut mix = Graph::new(directory);
         let sound = mix.sounds(&sounds).map(|sound| {
-            let file = wanted.out.with_extension("sound.mka");
+            let file = part.sound.clone();
             let mut arguments = mix.arguments();
             add(&mut arguments, &format!("-map [{sound}] -c:a pcm_s16le"));
             arguments.push(file.display().to_string());
@@ -136,7 +236,7 @@ impl Runs {
             let sounds = format!("-map {input}:a -c:a {} -b:a {audio_bps}", codecs[1]);
             add(&mut all, &sounds);
         }
-        all.push(wanted.out.display().to_string());
+        all.push(part.whole.display().to_string());
         Ok(Self { sound, all })
     }
 
@@ -337,7 +437,7 @@ fn seconds(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::fixture::recorded;
+    use crate::record::fixture::{Directory, recorded};
     use crate::record::order::RecordingId;
 
     fn manifest(tracks: Vec<RecordedTrack>) -> Manifest {
@@ -357,13 +457,19 @@ mod tests {
         }
     }
 
+    /// What ffmpeg is told of a recording in `/r`.
+    fn runs(manifest: &Manifest, out: &str) -> Result<Runs, ComposeError> {
+        let part = Part::beside(Path::new(out))?;
+        Runs::new(manifest, Path::new("/r"), &wanted(out), &part)
+    }
+
     #[test]
     fn every_file_is_in_at_its_time() {
         let manifest = manifest(vec![
             recorded("p", "microphone", 20, 1500),
             recorded("p", "camera", 1040, 1500),
         ]);
-        let Runs { sound, all } = Runs::new(&manifest, Path::new("/r"), &wanted("o.webm")).unwrap();
+        let Runs { sound, all } = runs(&manifest, "o.webm").unwrap();
         let (sound, file) = sound.unwrap();
         let has = |arguments: &[String], text: &str| arguments.iter().any(|a| a.contains(text));
         assert!(has(&sound, "adelay=20:all=1"), "{sound:?}");
@@ -374,14 +480,67 @@ mod tests {
 
     #[test]
     fn what_cannot_be_composed_is_said() {
-        let nothing = Runs::new(&manifest(Vec::new()), Path::new("/r"), &wanted("o.webm"));
+        let nothing = runs(&manifest(Vec::new()), "o.webm");
         assert!(matches!(nothing, Err(ComposeError::Nothing)));
         let one = manifest(vec![recorded("p", "screen", 0, 1500)]);
-        let format = Runs::new(&one, Path::new("/r"), &wanted("o.avi"));
+        let format = runs(&one, "o.avi");
         assert!(matches!(format, Err(ComposeError::Format(_))));
         let mut outside = one;
         outside.tracks[0].files[0].name = "../../etc/passwd".to_owned();
-        let refused = Runs::new(&outside, Path::new("/r"), &wanted("o.webm"));
+        let refused = runs(&outside, "o.webm");
         assert!(matches!(refused, Err(ComposeError::Nothing)));
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_and_nothing_takes_the_place_of_a_track() {
+        let directory = Directory::new("compose-missing");
+        let tracks = vec![
+            recorded("p", "microphone", 20, 1500),
+            recorded("p", "camera", 1040, 1500),
+        ];
+        let one = manifest(tracks);
+        one.save(&directory.0).unwrap();
+        let composed = |out: &str| {
+            let out = directory.0.join(out);
+            compose(&directory.0, &wanted(out.to_str().unwrap()), |_, _| {})
+        };
+        assert!(matches!(composed("o.webm"), Err(ComposeError::Missing(_))));
+        let uploaded = Manifest {
+            uploaded_to: Some("s3://b/d".to_owned()),
+            ..one.clone()
+        };
+        uploaded.save(&directory.0).unwrap();
+        assert!(matches!(
+            composed("o.webm"),
+            Err(ComposeError::Elsewhere(_))
+        ));
+        one.save(&directory.0).unwrap();
+        fs::write(directory.0.join("camera-1040.webm"), "").unwrap();
+        let out = composed("camera-1040.webm");
+        assert!(matches!(out, Err(ComposeError::OwnFile(_))), "{out:?}");
+        let mut there = one;
+        let missing = take_missing(&mut there, &directory.0, Path::new("o.webm")).unwrap();
+        assert_eq!(missing, ["microphone-20.webm"]);
+        assert_eq!(
+            there.tracks.iter().flat_map(|track| &track.files).count(),
+            1
+        );
+    }
+
+    #[test]
+    fn what_a_killed_process_left_half_made_is_deleted_and_what_is_being_made_is_not() {
+        let directory = Directory::new("compose-part");
+        // No process has such a number (proc(5): pid_max is at most 2^22).
+        let left = directory.0.join(".composing-4294967295.webm");
+        fs::write(&left, "").unwrap();
+        let out = directory.0.join("all.webm");
+        let first = Part::beside(&out).unwrap();
+        assert!(!left.exists());
+        fs::write(&first.whole, "").unwrap();
+        let _second = Part::beside(&out.with_file_name("all.mp4")).unwrap();
+        assert!(first.whole.exists());
+        let whole = first.whole.clone();
+        drop(first);
+        assert!(!whole.exists());
     }
 }

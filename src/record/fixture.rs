@@ -155,6 +155,17 @@ pub(super) fn assert_damage_is_survived(whole: &[u8], repair: Repair) {
     }
 }
 
+/// A file in which `what` of ours is `other`, of the same length, is refused and left as it is.
+pub(super) fn assert_refused(ours: &[u8], what: &[u8], other: &[u8], repair: Repair) {
+    let at = ours.windows(what.len()).position(|bytes| bytes == what);
+    let mut theirs = ours.to_vec();
+    theirs[at.unwrap()..][..other.len()].copy_from_slice(other);
+    let mut file = Cursor::new(theirs.clone());
+    let refused = repair(&mut file).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+    assert!(file.into_inner() == theirs, "it was changed");
+}
+
 /// A disk with so many bytes left.
 #[derive(Debug)]
 pub(super) struct Disk {

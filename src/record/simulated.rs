@@ -1,21 +1,22 @@
 //! Whole recordings from made-up packets, on the real file system.
 
 use std::fs;
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::after;
 use super::compose;
 use super::container::Format;
-use super::fixture::{Directory, children, start};
+use super::fixture::{CHROMIUM_SPS, Directory, children, start};
 use super::layout::Layout;
 use super::manifest::{EndReason, GapReason, Manifest, State};
 use super::order::{Mode, Notice, Order, RecordingId};
-use super::recorder::Recorder;
+use super::recorder::{Recorder, repair};
 use super::template::Template;
 use super::{Options, jitter};
 use crate::engine::codec::Codec;
 use crate::engine::command::{Command, Kind, Source, TrackInfo};
-use crate::engine::copies::{Copied, CopiedPacket};
+use crate::engine::copies::{Copied, CopiedPacket, CopiedReport};
 use crate::id::{PeerId, RecordingNumber, RoomId, ShardId, TrackId};
 use crate::mailbox::{self, Waker};
 
@@ -71,9 +72,17 @@ impl Rig {
 
     /// Sends a packet to the recorder at its own time.
     fn send(&mut self, kind: Kind, seq: u64, timestamp: u32, payload: &[u8]) {
-        let (source, codec, number) = match kind {
-            Kind::Audio => (Source::Microphone, Codec::Opus, 0),
-            Kind::Video => (Source::Camera, Codec::Vp8, 1),
+        let codec = match kind {
+            Kind::Audio => Codec::Opus,
+            Kind::Video => Codec::Vp8,
+        };
+        self.send_as(codec, seq, timestamp, payload);
+    }
+
+    fn send_as(&mut self, codec: Codec, seq: u64, timestamp: u32, payload: &[u8]) {
+        let (kind, source, number) = match codec {
+            Codec::Opus => (Kind::Audio, Source::Microphone, 0),
+            _ => (Kind::Video, Source::Camera, 1),
         };
         let peer = PeerId::new(1);
         let copied = CopiedPacket {
@@ -289,4 +298,157 @@ fn who_speaks_is_told_in_the_manifest() {
     }
     let told: Vec<_> = rig.finish().speakers.iter().map(|s| s.at_ms).collect();
     assert_eq!(told, [0, 4000]);
+}
+
+#[test]
+fn what_was_begun_just_before_a_kill_is_found() {
+    let directory = Directory::new("begun");
+    let mut rig = Rig::new(options(&directory));
+    for step in 0..70_u64 {
+        rig.send(Kind::Audio, step, step as u32 * 960, &[0xFC, 1]);
+        rig.pass(20 * MS);
+    }
+    // Its first picture is not on the disk yet.
+    rig.send(Kind::Video, 0, 0, &KEYFRAME);
+    rig.pass(300 * MS);
+    drop(rig);
+    // See above.
+    let mut tries = (0..1000).map(|_| known(&directory));
+    let known = tries.find(|known| !known.is_empty()).unwrap_or_default();
+    let [sound, pictures] = &known[0].tracks[..] else {
+        panic!("{known:?}");
+    };
+    assert!(sound.files[0].frames >= 40, "{sound:?}");
+    assert!(pictures.files.is_empty(), "{pictures:?}");
+    let path = directory.0.join(&known[0].directory);
+    let left = fs::read_dir(path).unwrap();
+    let media = left.filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        name.to_str().unwrap().ends_with(".webm")
+    });
+    assert_eq!(media.count(), 1, "a file without a frame is left");
+}
+
+/// A VP8 keyframe of 320 x 240.
+const KEYFRAME: [u8; 12] = [0x10, 0x10, 0, 0, 0x9D, 1, 0x2A, 0x40, 1, 0xF0, 0, 1];
+
+#[test]
+fn a_track_that_changes_its_codec_goes_on_in_another_file() {
+    let directory = Directory::new("codec");
+    let mut rig = Rig::new(options(&directory));
+    let sets = [
+        &[0x78, 0, 18][..],
+        &CHROMIUM_SPS,
+        &[0, 4, 0x68, 0xCE, 0x3C, 0x80],
+    ]
+    .concat();
+    let h264 = [&sets[..], &[0, 3, 0x65, 0x88, 1]].concat();
+    rig.send_as(Codec::Vp8, 0, 0, &KEYFRAME);
+    rig.pass(300 * MS);
+    rig.send_as(Codec::H264, 1, 27_000, &h264);
+    rig.pass(300 * MS);
+    rig.send_as(Codec::Vp8, 2, 54_000, &KEYFRAME);
+    rig.pass(300 * MS);
+    let manifest = rig.finish();
+    let files = &manifest.tracks[0].files;
+    let told = files
+        .iter()
+        .map(|file| (&*file.codec, file.frames, file.offset_ms));
+    let told: Vec<_> = told.collect();
+    assert_eq!(told, [("vp8", 1, 0), ("h264", 1, 300), ("vp8", 1, 600)]);
+    // What is only one picture lasts as long as one usually does.
+    assert!(files.iter().all(|file| file.duration_ms == 33), "{files:?}");
+}
+
+#[test]
+fn what_cannot_be_begun_leaves_nothing_behind() {
+    let directory = Directory::new("unbegun");
+    let mut rig = Rig::new(options(&directory));
+    rig.two_seconds(|_| false);
+    let path = directory.0.join(rig.finish().directory);
+    fs::remove_dir_all(&path).unwrap();
+    // Where its space is to be kept a directory stands.
+    fs::create_dir_all(path.join(".reserve")).unwrap();
+    let rig = Rig::new(options(&directory));
+    assert_eq!(rig.finish().end_reason, Some(EndReason::WriteFailed));
+    assert_eq!(known(&directory), []);
+    assert!(!path.join(".lock").exists());
+}
+
+#[test]
+fn what_cannot_be_repaired_is_named_and_left_as_it_is() {
+    let directory = Directory::new("unrepairable");
+    let mut rig = Rig::new(options(&directory));
+    rig.two_seconds(|_| false);
+    let mut manifest = rig.finish();
+    let path = directory.0.join(&manifest.directory);
+    let [sound, pictures] = [0, 1].map(|n| manifest.tracks[n].files[0].name.clone());
+    fs::write(path.join(&sound), b"garbage").unwrap();
+    fs::remove_file(path.join(&pictures)).unwrap();
+    let failed = repair(&path, &mut manifest).unwrap();
+    let kinds: Vec<_> = failed
+        .iter()
+        .map(|(name, error)| (name, error.kind()))
+        .collect();
+    let expected = [
+        (&sound, io::ErrorKind::InvalidData),
+        (&pictures, io::ErrorKind::NotFound),
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(fs::read(path.join(&sound)).unwrap(), b"garbage");
+    fs::write(path.join("recording.json"), b"{").unwrap();
+    let refused = Manifest::load(&path).unwrap_err();
+    assert!(refused.to_string().contains("recording.json"), "{refused}");
+}
+
+#[test]
+fn a_manifest_cannot_lead_the_recorder_elsewhere() {
+    let directory = Directory::new("elsewhere");
+    let outside = Directory::new("outside");
+    let mut rig = Rig::new(options(&directory));
+    rig.two_seconds(|_| false);
+    let mut manifest = rig.finish();
+    let path = directory.0.join(&manifest.directory);
+    manifest.directory = outside.0.display().to_string();
+    manifest.save(&path).unwrap();
+    let retention = Some(Duration::from_secs(86_400));
+    let options = Options {
+        retention,
+        ..options(&directory)
+    };
+    let mut recorder = Recorder::new(start(), options, None);
+    recorder.handle_timeout(start());
+    assert!(outside.0.exists() && !path.exists());
+}
+
+#[test]
+fn a_report_that_is_repeated_says_nothing_new() {
+    let directory = Directory::new("repeated");
+    let mut rig = Rig::new(options(&directory));
+    let track = TrackId {
+        peer: PeerId::new(1),
+        number: 1,
+    };
+    // A picture every five seconds, and twice in each second what the last one's clock was.
+    for step in 0..60_u32 {
+        let (picture, is_due) = (step / 10, step % 10 == 0);
+        if is_due {
+            rig.send(Kind::Video, picture.into(), picture * 450_000, &KEYFRAME);
+        }
+        let report = CopiedReport {
+            recording: NUMBER,
+            track,
+            layer: 0,
+            arrived: rig.now,
+            source_us: i64::from(picture) * 5_000_000,
+            timestamp: picture * 450_000,
+        };
+        rig.recorder.handle_copied(rig.now, Copied::Report(report));
+        rig.pass(500 * MS);
+    }
+    let manifest = rig.finish();
+    let [track] = &manifest.tracks[..] else {
+        panic!("{manifest:?}");
+    };
+    assert_eq!((track.gap_count, track.files[0].duration_ms), (0, 26_000));
 }

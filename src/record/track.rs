@@ -22,6 +22,9 @@ use crate::engine::copies::{CopiedPacket, CopiedReport};
 /// A cluster is written at latest after this time, also when no further frame comes.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
+/// How long the first picture of a file is thought to last while no other has come.
+const USUAL_US: u64 = 33_000;
+
 /// Files of one track. A source that makes more is recorded no further: each change of H264's
 /// parameters begins one.
 const MAX_FILES: usize = 10_000;
@@ -46,6 +49,8 @@ pub(super) struct Recorded {
     timeline: Timeline,
     /// The latest report of each layer, in the time of the recording.
     reports: BTreeMap<u8, Tie>,
+    /// The same as it was sent.
+    said: BTreeMap<u8, (i64, u32)>,
     file: Option<OpenFile>,
     gap: Option<Gap>,
     /// When the last frame ended, in microseconds of the track.
@@ -95,6 +100,7 @@ impl Recorded {
             depacketiser: Depacketiser::new(Codec::Opus, is_opaque),
             timeline: Timeline::new(1),
             reports: BTreeMap::new(),
+            said: BTreeMap::new(),
             file: None,
             gap: None,
             end_us: 0,
@@ -129,6 +135,11 @@ impl Recorded {
 
     /// Takes in a sender report.
     pub(super) fn handle_report(&mut self, copied: &CopiedReport, source: &mut SourceClock) {
+        let said = (copied.source_us, copied.timestamp);
+        // Some repeat what they said until they have sent something more.
+        if self.said.insert(copied.layer, said) == Some(said) {
+            return;
+        }
         let report = Report {
             arrived_us: micros(self.started, copied.arrived),
             source_us: copied.source_us,
@@ -265,7 +276,7 @@ impl Recorded {
         let step_us = (ms - file.last_ms) * 1000;
         file.last_us = match codec {
             Codec::Opus => opus::duration_us(&frame.data),
-            _ if is_first => 0,
+            _ if is_first => USUAL_US,
             _ => step_us.min(1_000_000),
         };
         file.last_ms = ms;

@@ -135,4 +135,11 @@ mod tests {
         let whole = five_seconds().finish(5000).unwrap().into_inner();
         fixture::assert_damage_is_survived(&whole, repair);
     }
+
+    #[test]
+    fn a_file_of_another_program_is_not_written_to() {
+        let ours = five_seconds().finish(5000).unwrap().into_inner();
+        fixture::assert_refused(&ours, FTYP, b"isom\0\0\0\0iso6isommp41", repair);
+        fixture::assert_refused(&ours, MEHD, b"\0\0\0\x14mexx\x01\0\0\0", repair);
+    }
 }

@@ -16,6 +16,9 @@ const MAX_CLUSTER_BYTES: u64 = 64 << 20;
 /// have been a pause.
 const MAX_LAST_MS: u64 = 1000;
 
+/// How long the only frame is thought to last.
+const USUAL_MS: u64 = 33;
+
 /// Cuts a file of ours where it is no longer whole, and finishes it. A finished one stays as it
 /// is.
 ///
@@ -48,7 +51,10 @@ pub fn repair<F: Read + Write + Seek + Truncate>(file: &mut F) -> io::Result<Rep
         }
         at = end;
     }
-    let lasts = last_ms.saturating_sub(before_ms).min(MAX_LAST_MS);
+    let lasts = match frames {
+        1 => USUAL_MS,
+        _ => last_ms.saturating_sub(before_ms).min(MAX_LAST_MS),
+    };
     let ms = last_ms.saturating_add(lasts);
     file.truncate(at)?;
     close(file, layout, at, &index, ms)?;
@@ -160,8 +166,12 @@ fn element<'a>(rest: &mut &'a [u8]) -> Option<(Head, &'a [u8])> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
+    use super::super::Webm;
     use super::super::tests::five_seconds;
     use super::*;
+    use crate::engine::codec::Codec;
     use crate::record::fixture::{self, children};
     use crate::record::webm::CUES;
 
@@ -182,5 +192,27 @@ mod tests {
     fn any_file_is_refused_or_repaired() {
         let whole = five_seconds().finish(5000).unwrap().into_inner();
         fixture::assert_damage_is_survived(&whole, repair);
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_not_written_to() {
+        let ours = five_seconds().finish(5000).unwrap().into_inner();
+        fixture::assert_refused(&ours, b"corelay", b"another", repair);
+    }
+
+    #[test]
+    fn absurd_times_are_read() {
+        let out = Cursor::new(Vec::new());
+        let mut webm = Webm::new(out, Codec::Vp8, Some(&fixture::SETUP), false).unwrap();
+        webm.write(u64::MAX - 1, true, &[1]).unwrap();
+        webm.write(u64::MAX, true, &[1]).unwrap();
+        let mut file = webm.finish(3).unwrap();
+        assert_eq!(repair(&mut file).unwrap().frames, 2);
+        let mut webm = Webm::new(Cursor::new(Vec::new()), Codec::Opus, None, false).unwrap();
+        webm.write(9000, true, &[1]).unwrap();
+        webm.flush().unwrap();
+        webm.write(0, true, &[1]).unwrap();
+        let mut file = webm.finish(3).unwrap();
+        assert_eq!(repair(&mut file).unwrap(), Repaired { ms: 0, frames: 2 });
     }
 }
