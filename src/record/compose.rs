@@ -141,7 +141,7 @@ struct Part {
 }
 
 impl Part {
-    /// Names of files beside `out`. Those of processes that are no more are deleted.
+    /// Names of files beside `out`.
     fn beside(out: &Path) -> Result<Self, ComposeError> {
         let ending = out.extension().and_then(|ending| ending.to_str());
         let ending = ending.filter(|ending| matches!(*ending, "webm" | "mp4"));
@@ -150,21 +150,7 @@ impl Part {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        for entry in entries {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let number = name
-                .strip_prefix(PART)
-                .and_then(|rest| rest.split('.').next());
-            let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) else {
-                continue;
-            };
-            if !Path::new("/proc").join(number.to_string()).exists() {
-                // Whoever cannot delete it cannot compose here either, and is told so.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        clear_left(directory);
         let named = |ending: &str| directory.join(format!("{PART}{}.{ending}", process::id()));
         Ok(Self {
             whole: named(ending),
@@ -178,6 +164,27 @@ impl Drop for Part {
         // Either may not have been made, or is where it is wanted.
         let _ = fs::remove_file(&self.whole);
         let _ = fs::remove_file(&self.sound);
+        // An ffmpeg that was left behind may have begun a file only after that was looked for.
+        clear_left(self.whole.parent().unwrap_or(Path::new(".")));
+    }
+}
+
+/// Deletes what processes that are no more have not finished.
+fn clear_left(directory: &Path) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let number = name
+            .strip_prefix(PART)
+            .and_then(|rest| rest.split('.').next());
+        let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) else {
+            continue;
+        };
+        if !Path::new("/proc").join(number.to_string()).exists() {
+            // Whoever cannot delete it cannot compose here either, and is told so.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
