@@ -25,6 +25,9 @@ const FRAGMENT_BYTES: usize = 4 << 20;
 /// How long a frame is thought to last when nothing came after it, in milliseconds.
 const USUAL_MS: u32 = 33;
 
+/// Pictures are further apart than this.
+const CLOSEST_MS: u32 = 8;
+
 /// The only track's number.
 const TRACK: u32 = 1;
 
@@ -328,13 +331,26 @@ fn append_track(trak: &mut Vec<u8>, codec: Codec, setup: Option<&Setup>) {
                     append_u32(b, 1);
                     append_format(b, codec, setup);
                 });
-                append_full(stbl, b"stts", 0, |b| append_u32(b, 0));
+                append_full(stbl, b"stts", 0, |b| append_steps(b, is_audio));
                 append_full(stbl, b"stsc", 0, |b| append_u32(b, 0));
                 append_full(stbl, b"stsz", 0, |b| append_zeros(b, 8));
                 append_full(stbl, b"stco", 0, |b| append_u32(b, 0));
             });
         });
     });
+}
+
+/// How far frames are apart (§8.6.1.2). All are in fragments, which say so for each; but before it
+/// has read them ffmpeg guesses how many pictures a second there may be, from the first few, and
+/// would complain of those that then come closer. So none are said to be so far apart as pictures
+/// are at least.
+fn append_steps(out: &mut Vec<u8>, is_audio: bool) {
+    if is_audio {
+        return append_u32(out, 0);
+    }
+    append_u32(out, 1);
+    append_u32(out, 0);
+    append_u32(out, CLOSEST_MS);
 }
 
 /// The sample entry, with what a decoder must know.
@@ -430,5 +446,12 @@ mod tests {
         assert!(file.windows(8).any(|bytes| bytes == 5000_u64.to_be_bytes()));
         let (_, _, bytes) = *boxes(&file).last().unwrap();
         assert!(file.ends_with(&(bytes as u32).to_be_bytes()));
+    }
+
+    #[test]
+    fn how_close_pictures_come_is_said_before_the_first() {
+        let file = five_seconds().finish(5000).unwrap().into_inner();
+        let said = b"\0\0\0\x18stts\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x08";
+        assert!(file.windows(said.len()).any(|bytes| bytes == said));
     }
 }
