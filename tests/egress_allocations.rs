@@ -175,10 +175,10 @@ fn what_viewers_report_allocates_little() {
         interval: Duration::from_millis(2),
     };
     let figure = Room::new(shape, || 0).measure(2_000, Feedback::Measured);
-    // Reading feedback and resending allocate nothing; what each viewer gets is decided anew
-    // every other second, and that takes some.
+    // Reading feedback, resending and deciding what each viewer gets allocate nothing; str0m
+    // answers the viewers' STUN.
     let (_, allocations) = figure.per(figure.forwarded);
-    assert!(allocations < 0.03, "{figure:?}");
+    assert!(allocations < 0.012, "{figure:?}");
 }
 
 #[test]

@@ -138,14 +138,38 @@ pub struct Allocation {
 /// When a demand has more than 255 rungs, or they are not ordered by price.
 #[must_use]
 pub fn allocate(budget: Budget, demands: &[Demand<'_>]) -> Allocation {
-    let mut climbs: Vec<Climb> = demands.iter().zip(0..).map(Climb::new).collect();
+    let mut allocator = Allocator::default();
+    allocator.allocate(budget, demands);
+    allocator.allocation
+}
+
+/// [`allocate`] in memory that is used again.
+#[derive(Debug, Default)]
+pub struct Allocator {
+    climbs: Vec<Climb>,
+    allocation: Allocation,
+}
+
+impl Allocator {
+    /// As [`allocate`].
+    pub fn allocate(&mut self, budget: Budget, demands: &[Demand<'_>]) -> &Allocation {
+        self.climbs.clear();
+        self.climbs.extend(demands.iter().zip(0..).map(Climb::new));
+        let used_bps = share_out(budget, demands, &mut self.climbs);
+        close(demands, &self.climbs, used_bps, &mut self.allocation);
+        &self.allocation
+    }
+}
+
+/// Lets every track climb as far as the budget goes; gives what that takes.
+fn share_out(budget: Budget, demands: &[Demand<'_>], climbs: &mut [Climb]) -> u64 {
     climbs.sort_unstable_by_key(|climb| std::cmp::Reverse(climb.rank));
 
     let mut purse = Purse {
         budget,
         used_bps: 0,
     };
-    for climb in &mut climbs {
+    for climb in climbs.iter_mut() {
         climb.step(demands, &mut purse);
     }
     if !budget.is_proven {
@@ -161,20 +185,18 @@ pub fn allocate(budget: Budget, demands: &[Demand<'_>]) -> Allocation {
             }
         }
     }
-    close(demands, &climbs, purse.used_bps)
+    purse.used_bps
 }
 
 /// Puts the grants back into the order of the demands.
-fn close(demands: &[Demand<'_>], climbs: &[Climb], used_bps: u64) -> Allocation {
+fn close(demands: &[Demand<'_>], climbs: &[Climb], used_bps: u64, allocation: &mut Allocation) {
     let nothing = Grant {
         rung: None,
         reason: Reason::Source,
     };
-    let mut allocation = Allocation {
-        grants: vec![nothing; demands.len()],
-        used_bps,
-        wanted_bps: 0,
-    };
+    allocation.grants.clear();
+    allocation.grants.resize(demands.len(), nothing);
+    (allocation.used_bps, allocation.wanted_bps) = (used_bps, 0);
     for climb in climbs {
         allocation.grants[climb.rank.index()] = climb.grant(demands);
         if let Some(ceiling) = climb.ceiling {
@@ -182,7 +204,6 @@ fn close(demands: &[Demand<'_>], climbs: &[Climb], used_bps: u64) -> Allocation 
         }
     }
     allocation.wanted_bps = allocation.wanted_bps.saturating_mul(WANTED_PERCENT) / 100;
-    allocation
 }
 
 /// What is left to give out.

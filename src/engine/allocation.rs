@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use str0m::bwe::Bitrate;
 
 use super::Engine;
-use super::allocate::{self, Before, Budget, Demand, Grant, Quality, Reason, Rung};
+use super::allocate::{self, Allocator, Before, Budget, Demand, Grant, Quality, Reason, Rung};
 use super::arena::{Arena, Key};
 use super::command::{Event, Kind, Shown, Source};
 use super::peer::Peer;
@@ -45,6 +45,7 @@ const PATIENCE: Duration = Duration::from_millis(2500);
 const SOUND_HEADROOM: f64 = 1.1;
 
 /// One video slot that plays something.
+#[derive(Debug)]
 pub(super) struct Seat {
     pub(super) slot: usize,
     track: TrackId,
@@ -63,6 +64,15 @@ pub(super) struct Seat {
     sent_bps: u64,
     /// Whether the shard has too much to do to send it.
     pub(super) is_left_out: bool,
+}
+
+/// What is gathered and decided for one peer, kept for the memory it has.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    rungs: Vec<Rung>,
+    seats: Vec<Seat>,
+    demands: Vec<Demand<'static>>,
+    allocator: Allocator,
 }
 
 /// What reports change is decided anew no more often than this: an estimate moves little in less.
@@ -96,6 +106,28 @@ impl Engine {
 
     /// Decides anew what each slot of a peer gets, and begins what can begin.
     pub(super) fn allocate(&mut self, now: Instant, key: Key<Peer>) {
+        if !self.peers.get(key).is_some_and(Peer::is_connected) {
+            return;
+        }
+        let mut share = std::mem::take(&mut self.share);
+        self.share_out(now, key, &mut share);
+        for seat in share.seats.iter().filter(|seat| !seat.is_left_out) {
+            self.weigh_wanted(now, seat.publisher);
+        }
+        self.share = share;
+        self.begin_layers(now, key);
+    }
+
+    /// Aims the slots of a peer.
+    fn share_out(&mut self, now: Instant, key: Key<Peer>, share: &mut Share) {
+        let Share {
+            rungs,
+            seats,
+            demands: kept,
+            allocator,
+        } = share;
+        rungs.clear();
+        seats.clear();
         let Self {
             peers,
             tracks,
@@ -103,29 +135,27 @@ impl Engine {
             spared,
             ..
         } = self;
-        let Some(peer) = peers.get_mut(key).filter(|peer| peer.is_connected()) else {
+        let Some(peer) = peers.get_mut(key) else {
             return;
         };
         let room = rooms.get(peer.room);
         peer.allocated = Some((now, peer.send_side.estimate()));
         let sound_bps = sound(now, peer, tracks);
-        let mut rungs = Vec::new();
-        let mut seats = seats(now, (key, peer), room, tracks, &mut rungs);
-        spared.apply((key, peer), room, tracks, &mut seats, &rungs);
-        let demands: Vec<Demand<'_>> = seats
-            .iter()
-            .map(|seat| Demand {
-                rungs: &rungs[seat.rungs.clone()],
-                source: seat.source,
-                speaks: seat.speaks,
-                priority: seat.shown.map_or(0, |shown| shown.priority),
-                view: seat.shown.map(|shown| shown.size),
-                quality: seat.quality,
-                before: seat.before,
-            })
-            .collect();
-        let budget = budget(peer, sound_bps, &seats, &demands);
-        let allocation = allocate::allocate(budget, &demands);
+        take_seats(now, (key, peer), room, tracks, (seats, rungs));
+        spared.apply((key, peer), room, tracks, seats, rungs);
+        let mut demands = emptied(std::mem::take(kept));
+        demands.extend(seats.iter().map(|seat| Demand {
+            rungs: &rungs[seat.rungs.clone()],
+            source: seat.source,
+            speaks: seat.speaks,
+            priority: seat.shown.map_or(0, |shown| shown.priority),
+            view: seat.shown.map(|shown| shown.size),
+            quality: seat.quality,
+            before: seat.before,
+        }));
+        let budget = budget(peer, sound_bps, seats, &demands);
+        let allocation = allocator.allocate(budget, &demands);
+        *kept = emptied(demands);
         let wanted = sound_bps as f64 * SOUND_HEADROOM + allocation.wanted_bps as f64;
         peer.send_side.set_wanted(Bitrate::from(wanted));
         let mut told = Vec::new();
@@ -158,11 +188,14 @@ impl Engine {
             let (peer, tracks) = (peer.id, told);
             self.tell(Event::Sent { peer, tracks });
         }
-        for seat in seats.iter().filter(|seat| !seat.is_left_out) {
-            self.weigh_wanted(now, seat.publisher);
-        }
-        self.begin_layers(now, key);
     }
+}
+
+/// A list without what was in it, its memory kept: what is next in it may borrow something else.
+fn emptied<'a>(mut demands: Vec<Demand<'_>>) -> Vec<Demand<'a>> {
+    demands.clear();
+    let none = |_: Demand<'_>| unreachable!("it was cleared");
+    demands.into_iter().map(none).collect()
 }
 
 /// What the sound that plays to a peer takes, in bits per second.
@@ -174,16 +207,15 @@ fn sound(now: Instant, peer: &Peer, tracks: &Arena<Track>) -> u64 {
         .sum()
 }
 
-fn seats(
+fn take_seats(
     now: Instant,
     (key, peer): (Key<Peer>, &Peer),
     room: Option<&Room>,
     tracks: &Arena<Track>,
-    rungs: &mut Vec<Rung>,
-) -> Vec<Seat> {
+    (seats, rungs): (&mut Vec<Seat>, &mut Vec<Rung>),
+) {
     let wish = room.and_then(|room| room.wishes.get(&key));
     let slots = peer.slots.iter().enumerate();
-    let mut seats = Vec::new();
     for (index, slot) in slots.filter(|(_, slot)| slot.kind == Kind::Video) {
         let Some(track) = slot.track().and_then(|track| tracks.get(track)) else {
             continue;
@@ -208,7 +240,6 @@ fn seats(
             is_left_out: false,
         });
     }
-    seats
 }
 
 /// What is left for video, and for the video that plays already.

@@ -67,6 +67,7 @@ use str0m::net::Transmit;
 use str0m::{Event as RtcEvent, IceConnectionState, RtcError};
 
 use crate::id::{PeerId, RoomId, ShardId};
+use allocation::Share;
 use arena::{Arena, Key};
 use caps::Meter;
 use command::{CloseReason, Command, Event, Spared};
@@ -180,6 +181,8 @@ pub struct Engine {
     feedback: Feedback,
     /// What the next packets are opened into.
     spares: Spares,
+    /// What a peer's share-out works with: reused.
+    share: Share,
     wall_clock: WallClock,
     /// Peers that changed and whose events and datagrams are still to be looked at.
     touched: VecDeque<Key<Peer>>,
@@ -215,6 +218,7 @@ impl Engine {
             batch: Batch::with_capacity(limits::ARENA_BYTES),
             feedback: Feedback::new(),
             spares: Spares::default(),
+            share: Share::default(),
             wall_clock: WallClock::new(now, since_epoch),
             touched: VecDeque::new(),
             doomed: Vec::new(),

@@ -55,8 +55,12 @@ pub const NOTICE_QUEUE: usize = 1024;
 /// How often the recorder looks for copies and at the time, and how often while nothing is
 /// recorded. It does not wait for copies: each would have to wake it, which costs more than to
 /// write it.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(100);
 const IDLE_TICK: Duration = Duration::from_secs(1);
+
+/// How much less than a shard the recorder has to say about a core that both want: a late packet
+/// in a call is worse than a late one in a file. Low enough that it gets on while shards are busy.
+const NICENESS: i32 = 10;
 
 /// Copies taken between two looks at the time.
 const COPIES_PER_TURN: usize = 16_384;
@@ -100,7 +104,11 @@ pub fn start(options: Options, copies: Receiver<Copied>) -> io::Result<(Desk, Jo
     let (tell, notices) = mpsc::channel(NOTICE_QUEUE);
     let thread = thread::Builder::new()
         .name("record".to_owned())
-        .spawn(move || run(options, after, &ordered, &copies, &tell))?;
+        .spawn(move || {
+            // Linux keeps niceness for each thread. Where it may not be changed nothing is lost.
+            let _ = rustix::process::nice(NICENESS);
+            run(options, after, &ordered, &copies, &tell);
+        })?;
     Ok((Desk { orders, notices }, thread))
 }
 
