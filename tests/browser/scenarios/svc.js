@@ -31,12 +31,22 @@ export async function run({ browsers, check }) {
     });
     for (const { page } of [ada, bob, cy]) await page.close();
   }
-  const chromium = await browsers.chromium();
-  const eve = await openLines(browsers, chromium, 'Eve');
-  const fay = await openLines(browsers, chromium, 'Fay');
-  const [[codec, scalabilityMode]] = MODES;
-  await eve.publish({ ...PICTURE, codec, scalabilityMode, describes: false });
-  await check(`${codec}: layers that nobody describes are forwarded whole`, () => sees(fay, LARGE));
+  // Their payloads tell as much (RFC 9628), also where layers need each other in every picture.
+  for (const [codec, scalabilityMode] of [MODES[0], ['VP9', 'L3T3']]) {
+    const chromium = await browsers.chromium();
+    const eve = await openLines(browsers, chromium, 'Eve');
+    const fay = await openLines(browsers, chromium, 'Fay');
+    await eve.publish({ ...PICTURE, codec, scalabilityMode, describes: false });
+    await check(`${codec} ${scalabilityMode}: layers that nobody describes are chosen from, too`,
+      async () => {
+        await sees(fay, LARGE);
+        await fay.cap('low');
+        await sees(fay, SMALL);
+        await fay.cap('high');
+        await sees(fay, LARGE);
+      });
+    for (const { page } of [eve, fay]) await page.close();
+  }
 }
 
 /** Waits until pictures of this size, and some more of them, are decoded. */
