@@ -175,12 +175,15 @@ impl Peer {
             described,
             ..
         } = self;
-        receive_side.retain_sources(|source| media_of(rtc, source.mid).is_some());
         described.retain(|known| media_of(rtc, known.mid).is_some());
         for line in lines {
             withdraw(rtc, line.mid, described);
         }
         described.truncate(PEER_STREAMS);
+        receive_side.retain_sources(|ssrc, source| {
+            let mut described = described.iter().filter(|known| known.ssrc == ssrc);
+            described.all(|known| known.mid == source.mid) && media_of(rtc, source.mid).is_some()
+        });
     }
 }
 

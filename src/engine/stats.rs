@@ -80,7 +80,7 @@ pub enum Dropped {
     NoTrack,
     /// It is older than the first packet its subscriber was sent.
     PredatesSwitch,
-    /// It was already forwarded to, or withheld from, that subscriber.
+    /// It was taken in already, or already forwarded to or withheld from that subscriber.
     Duplicate,
     /// It is so late that which number it had for that subscriber is forgotten.
     TooLate,

@@ -24,6 +24,14 @@ const MAX_BYTES: usize = 1100;
 const DELTA_US: i64 = 250;
 const REFERENCE_US: i64 = 64_000;
 
+/// Fewest numbers in one chunk of two bytes but the last (§3.1.4).
+const CHUNK_LEAST: usize = 7;
+
+const _: () = assert!(
+    2 * MAX_SPAN.div_ceil(CHUNK_LEAST) + 2 <= MAX_BYTES,
+    "one that came after as many that did not must fit"
+);
+
 /// Longest run in one chunk (§3.1.3: 13 bits).
 const MAX_RUN: usize = 0x1fff;
 
@@ -140,19 +148,18 @@ impl Arrivals {
         true
     }
 
-    /// How many numbers fit one message: as far as times can be told and there is room.
+    /// How many numbers fit one message: as far as times can be told and there is room. The first
+    /// that came always does.
     fn count(&self, reference: i64) -> usize {
-        let mut bytes = 0;
+        let mut deltas = 0;
         let mut told = 0;
         for (place, step) in self.steps(reference).enumerate() {
-            let Some(step) = step else {
-                // Told with the next that came, if it still fits.
-                bytes += 1;
-                continue;
-            };
+            // What is missing is told with the next that came.
+            let Some(step) = step else { continue };
             let Some((_, len)) = status(step) else { break };
-            bytes += 1 + len;
-            if bytes > MAX_BYTES {
+            deltas += len;
+            let chunks = 2 * (place + 1).div_ceil(CHUNK_LEAST);
+            if chunks + deltas > MAX_BYTES {
                 break;
             }
             told = place + 1;

@@ -53,6 +53,8 @@ struct Live {
     count: u64,
     /// What is asked for again: reused.
     lost: Vec<u16>,
+    /// The place of the stream that the next report begins with: one does not hold all of many.
+    next: usize,
 }
 
 /// One SSRC.
@@ -130,9 +132,10 @@ impl ReceiveSide {
     }
 
     /// Forgets where streams belong that `keeps` says no to.
-    pub(crate) fn retain_sources(&mut self, keeps: impl Fn(&Source) -> bool) {
+    pub(crate) fn retain_sources(&mut self, keeps: impl Fn(Ssrc, &Source) -> bool) {
         for stream in self.live.iter_mut().flat_map(|live| &mut live.streams) {
-            stream.source = stream.source.filter(&keeps);
+            let ssrc = stream.ssrc;
+            stream.source = stream.source.filter(|source| keeps(ssrc, source));
         }
     }
 
@@ -149,6 +152,7 @@ impl ReceiveSide {
                 round_trip: FIRST_ROUND_TRIP,
                 count: 0,
                 lost: Vec::new(),
+                next: 0,
             }));
         }
     }
@@ -390,7 +394,9 @@ impl Live {
     }
 
     fn write_report(&mut self, now: Instant, buf: &mut Vec<u8>) {
-        let blocks = self.streams.iter_mut().filter_map(|stream| {
+        let streams = self.streams[self.next..].iter_mut();
+        let streams = streams.take(report::MAX_BLOCKS);
+        let blocks = streams.filter_map(|stream| {
             let _is_placed = stream.source?;
             let (last_report, delay) = stream.told.map_or((0, 0), |(told, at)| {
                 let held = now.saturating_duration_since(at).as_micros();
@@ -407,8 +413,12 @@ impl Live {
             })
         });
         let blocks: Vec<_> = blocks.collect();
-        for blocks in blocks.chunks(report::MAX_BLOCKS) {
-            report::write_report(blocks, buf);
+        if !blocks.is_empty() {
+            report::write_report(&blocks, buf);
+        }
+        self.next += report::MAX_BLOCKS;
+        if self.next >= self.streams.len() {
+            self.next = 0;
         }
     }
 }
