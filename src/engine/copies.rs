@@ -241,7 +241,7 @@ impl Engine {
         };
         let mut layers = track.layers.iter().zip(0_u8..);
         let layer = layers.find(|(layer, _)| layer.rid == source.rid);
-        let (Some((_, layer)), Some(told)) = (layer, at.since_epoch()) else {
+        let Some((_, layer)) = layer else {
             return;
         };
         self.outbox
@@ -250,7 +250,7 @@ impl Engine {
                 track: track.info.id,
                 layer,
                 arrived: now,
-                source_us: told.as_micros() as i64,
+                source_us: at.unix_us(),
                 timestamp,
             })));
     }

@@ -5,7 +5,7 @@
 //! per source leads from the one clock to the other: it may be wrong by the network's delay, but
 //! it is wrong by the same amount for sound and picture, so lips stay in sync.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Seconds from the NTP era (1900) to the Unix epoch (RFC 868).
 const NTP_UNIX_SECONDS: u64 = 2_208_988_800;
@@ -32,25 +32,11 @@ impl Ntp {
         Self((NTP_UNIX_SECONDS << 32).wrapping_add(fixed_point(since_epoch)))
     }
 
-    /// A wall-clock time, as str0m gives a publisher's. Times before 1970 are told too: a
-    /// publisher's clock may show anything.
+    /// Microseconds since the Unix epoch; less than 0 before it, as a publisher's clock may show.
     #[must_use]
-    pub fn from_system_time(time: SystemTime) -> Self {
-        match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => Self::from_unix(after),
-            Err(before) => {
-                let epoch = Self::from_unix(Duration::ZERO);
-                Self(epoch.0.wrapping_sub(fixed_point(before.duration())))
-            }
-        }
-    }
-
-    /// The time since the Unix epoch; `None` before it. Until 2036, when the NTP era ends.
-    #[must_use]
-    pub fn since_epoch(self) -> Option<Duration> {
-        let seconds = (self.0 >> 32).checked_sub(NTP_UNIX_SECONDS)?;
-        let nanoseconds = (u128::from(self.0 as u32) * 1_000_000_000) >> 32;
-        Some(Duration::new(seconds, nanoseconds as u32))
+    pub fn unix_us(self) -> i64 {
+        let us = (u128::from(self.0) * 1_000_000) >> 32;
+        us as i64 - NTP_UNIX_SECONDS.cast_signed() * 1_000_000
     }
 
     /// The 64 bits on the wire.
@@ -215,10 +201,14 @@ mod tests {
 
     #[test]
     fn a_publishers_clock_may_show_any_time() {
-        let span = Duration::from_millis(2_500);
-        assert_eq!(Ntp::from_system_time(UNIX_EPOCH + span), ntp(2.5));
-        let before = Ntp::from_system_time(UNIX_EPOCH - span);
-        assert_eq!(ntp(0.0).since(before), ntp(2.5).since(ntp(0.0)));
+        let epoch = Ntp::from_unix(Duration::ZERO);
+        assert_eq!(
+            Ntp::from_unix(Duration::from_millis(2500)).unix_us(),
+            2_500_000
+        );
+        assert_eq!(epoch.shifted(-(5 << 31)).unix_us(), -2_500_000);
+        assert_eq!(Ntp::from_bits(0).unix_us(), -2_208_988_800_000_000);
+        assert!(Ntp::from_bits(u64::MAX).unix_us() > 0);
     }
 
     #[test]
