@@ -344,6 +344,7 @@ mod tests {
                     expected.clear();
                 }
             }
+            prop_assert_eq!(told(&mut arrivals), expected);
         }
     }
 }
