@@ -40,9 +40,8 @@ impl Engine {
             let Some(header) = receive_side.header(datagram) else {
                 return Ok(Err(Dropped::Malformed));
             };
-            let is_rtx = receive_side.is_rtx(header.pt);
             let places = (&lines[..], &described[..]);
-            let find = |header: &Header<'_>| find(rtc, places, header, is_rtx);
+            let find = |header: &Header<'_>, is_rtx| find(rtc, places, header, is_rtx);
             Ok(receive_side.handle_packet(now, datagram, &header, &mut spares, find))
         });
         self.spares = spares;

@@ -92,12 +92,8 @@ impl Engine {
         } = self;
         let peer = peers.get(publisher).ok_or(Dropped::NoTrack)?;
         let Source { mid, rid, .. } = packet.source;
-        let line = peer
-            .lines
-            .iter()
-            .find(|line| line.mid == mid)
-            .ok_or(Dropped::NoTrack)?;
-        let key = line.track.ok_or(Dropped::NoTrack)?;
+        let line = peer.line(mid);
+        let key = line.and_then(|line| line.track).ok_or(Dropped::NoTrack)?;
         let track = tracks.get_mut(key).ok_or(Dropped::NoTrack)?;
         let layer = track.layer(rid).ok_or(Dropped::OtherLayer)?;
         if turn.packets.len() == TURN_PACKETS {

@@ -472,6 +472,20 @@ mod tests {
         chooser: Chooser,
     }
 
+    /// What becomes of a frame, as a letter: it passes (and ends its picture), is left out, waits
+    /// for a keyframe, or could not be read.
+    pub(super) fn chosen(chooser: &mut Chooser, frame: Option<Frame>, wanted: Wanted) -> char {
+        let Some(frame) = frame else {
+            return '?';
+        };
+        match chooser.choose(&frame, wanted) {
+            Choice::Pass if chooser.ends_picture(&frame) => 'E',
+            Choice::Pass => 'P',
+            Choice::Leave => '-',
+            Choice::Wait => 'w',
+        }
+    }
+
     impl Call {
         fn new(mode: Mode) -> Self {
             Self {
@@ -485,15 +499,7 @@ mod tests {
         fn picture(&mut self, key: bool, wanted: Wanted) -> String {
             let passes = (0..LAYERS).map(|spatial| {
                 let bytes = self.stream.descriptor(spatial, key, (true, true));
-                let Some(frame) = self.reader.read(bytes.into()) else {
-                    return '?';
-                };
-                match self.chooser.choose(&frame, wanted) {
-                    Choice::Pass if self.chooser.ends_picture(&frame) => 'E',
-                    Choice::Pass => 'P',
-                    Choice::Leave => '-',
-                    Choice::Wait => 'w',
-                }
+                chosen(&mut self.chooser, self.reader.read(bytes.into()), wanted)
             });
             let passes = passes.collect();
             self.stream.next_picture();

@@ -25,9 +25,12 @@ const MAX_CNAME_BYTES: usize = 255;
 pub const MAX_GOODBYES: usize = 31;
 
 const SENDER_REPORT: u8 = 200;
-const RECEIVER_REPORT: u8 = 201;
+pub(in crate::engine) const RECEIVER_REPORT: u8 = 201;
 const DESCRIPTION: u8 = 202;
 const GOODBYE: u8 = 203;
+/// Feedback to the transport, and about payloads (RFC 4585 §6.1).
+pub(in crate::engine) const TRANSPORT_FEEDBACK: u8 = 205;
+pub(in crate::engine) const PAYLOAD_FEEDBACK: u8 = 206;
 const EXTENDED_REPORT: u8 = 207;
 
 /// Block type of a receiver's time told back (RFC 3611 §4.5).
@@ -100,6 +103,12 @@ fn write_cname(ssrc: Ssrc, cname: &str, buf: &mut Vec<u8>) {
 pub(in crate::engine) fn write_head(kind: u8, count: u8, words: u16, buf: &mut Vec<u8>) {
     buf.extend_from_slice(&[2 << 6 | count, kind]);
     buf.extend_from_slice(&words.to_be_bytes());
+}
+
+/// Writes into the first word of the RTCP packet from `start` on how many words follow it.
+pub(in crate::engine) fn write_length(start: usize, buf: &mut [u8]) {
+    let words = ((buf.len() - start) / 4 - 1) as u16;
+    buf[start + 2..start + 4].copy_from_slice(&words.to_be_bytes());
 }
 
 /// The round trip that a report block received at `at` tells (RFC 3550 §6.4.1): now, less when

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use str0m::rtp::Ssrc;
 
+use super::nearest;
+use crate::engine::egress::reports::{TRANSPORT_FEEDBACK, write_head, write_length};
+
 /// From the first packet that was not told of to when it is. libwebrtc waits 50 to 250 ms, by the
 /// rate; 100 ms is what it begins with.
 pub const FEEDBACK_INTERVAL: Duration = Duration::from_millis(100);
@@ -83,8 +86,7 @@ impl Arrivals {
             self.has_begun = true;
         }
         let end = self.next + self.waiting.len() as u64;
-        let step = seq.wrapping_sub(end as u16).cast_signed();
-        let Some(number) = end.checked_add_signed(step.into()) else {
+        let Some(number) = nearest(end, seq) else {
             return;
         };
         if number < self.next {
@@ -123,7 +125,7 @@ impl Arrivals {
         };
         let reference = self.us(first).div_euclid(REFERENCE_US);
         let start = buf.len();
-        buf.extend_from_slice(&[0x8f, 205, 0, 0]);
+        write_head(TRANSPORT_FEEDBACK, 15, 0, buf);
         buf.extend_from_slice(&sender.to_be_bytes());
         buf.extend_from_slice(&media.to_be_bytes());
         buf.extend_from_slice(&(self.next as u16).to_be_bytes());
@@ -141,8 +143,7 @@ impl Arrivals {
             buf.push(padding as u8);
             buf[start] |= 0x20;
         }
-        let words = ((buf.len() - start) / 4 - 1) as u16;
-        buf[start + 2..start + 4].copy_from_slice(&words.to_be_bytes());
+        write_length(start, buf);
         self.waiting.drain(..told);
         self.next += told as u64;
         true

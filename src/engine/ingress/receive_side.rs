@@ -11,7 +11,7 @@ use super::gaps::Gaps;
 use super::header::{Header, Meanings};
 use super::payload::{Payload, Spares};
 use super::reception::Reception;
-use super::report::{self, Block};
+use super::report;
 use crate::engine::command::Kind;
 use crate::engine::egress::clock::Ntp;
 use crate::engine::egress::seal::RtpOpener;
@@ -126,11 +126,6 @@ impl ReceiveSide {
         self.formats = params.iter().map(format).collect();
     }
 
-    /// Whether a payload type is one for what is sent again.
-    pub(crate) fn is_rtx(&self, pt: Pt) -> bool {
-        self.formats.iter().any(|format| format.rtx == Some(pt))
-    }
-
     /// Forgets where streams belong that `keeps` says no to.
     pub(crate) fn retain_sources(&mut self, keeps: impl Fn(Ssrc, &Source) -> bool) {
         for stream in self.live.iter_mut().flat_map(|live| &mut live.streams) {
@@ -163,7 +158,7 @@ impl ReceiveSide {
     }
 
     /// Takes in an SRTP packet; `None` when it is authentic and there is nothing to forward.
-    /// `find` says where a stream belongs.
+    /// `find` says where a stream belongs, given whether its payload type is one for repairs.
     ///
     /// # Errors
     ///
@@ -174,7 +169,7 @@ impl ReceiveSide {
         datagram: &[u8],
         header: &Header<'a>,
         spares: &mut Spares,
-        find: impl FnOnce(&Header<'a>) -> Option<Source>,
+        find: impl FnOnce(&Header<'a>, bool) -> Option<Source>,
     ) -> Result<Option<Received<'a>>, Dropped> {
         let live = self.live.as_mut().ok_or(Dropped::NoTrack)?;
         let (place, index, payload) = live.open(datagram, header, spares)?;
@@ -185,7 +180,9 @@ impl ReceiveSide {
         let stream = &mut live.streams[place];
         let is_named_anew = stream.is_named_anew(header);
         if is_named_anew || stream.source.is_none() {
-            stream.source = find(header);
+            let mut formats = self.formats.iter();
+            let is_rtx = formats.any(|format| format.rtx == Some(header.pt));
+            stream.source = find(header, is_rtx);
         }
         let Some(source) = stream.source else {
             stream
@@ -396,21 +393,14 @@ impl Live {
     fn write_report(&mut self, now: Instant, buf: &mut Vec<u8>) {
         let streams = self.streams[self.next..].iter_mut();
         let streams = streams.take(report::MAX_BLOCKS);
-        let blocks = streams.filter_map(|stream| {
-            let _is_placed = stream.source?;
-            let (last_report, delay) = stream.told.map_or((0, 0), |(told, at)| {
+        let placed = streams.filter(|stream| stream.source.is_some());
+        let blocks = placed.filter_map(|stream| {
+            let echo = stream.told.map_or((0, 0), |(told, at)| {
                 let held = now.saturating_duration_since(at).as_micros();
-                (
-                    told,
-                    u32::try_from(held * 65_536 / 1_000_000).unwrap_or(u32::MAX),
-                )
+                let delay = u32::try_from(held * 65_536 / 1_000_000);
+                (told, delay.unwrap_or(u32::MAX))
             });
-            Some(Block {
-                ssrc: stream.ssrc,
-                quality: stream.reception.report()?,
-                last_report,
-                delay,
-            })
+            stream.reception.report(stream.ssrc, echo)
         });
         let blocks: Vec<_> = blocks.collect();
         if !blocks.is_empty() {
@@ -524,7 +514,7 @@ mod tests {
         fn take(&mut self, datagram: &[u8]) -> Taken {
             let header = self.side.header(datagram).ok_or(Dropped::Malformed)?;
             let asked = &mut self.asked;
-            let find = |header: &Header<'_>| {
+            let find = |header: &Header<'_>, _| {
                 *asked += 1;
                 let source = |repairs| Source {
                     mid: "cam".into(),

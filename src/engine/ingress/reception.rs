@@ -3,6 +3,10 @@
 
 use std::time::Instant;
 
+use str0m::rtp::Ssrc;
+
+use super::nearest;
+use crate::engine::egress::feedback::ReportBlock;
 use crate::engine::egress::window::Window;
 
 /// What is known of one stream.
@@ -27,29 +31,15 @@ struct Jitter {
     ticks_16: u64,
 }
 
-/// What a report says of a stream (RFC 3550 §6.4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quality {
-    /// Lost since the last report, in 256ths.
-    pub fraction_lost: u8,
-    /// Lost in all; negative when more arrived than were sent. 24 bits.
-    pub lost: i32,
-    /// The highest index, its lower 32 bits.
-    pub highest: u32,
-    /// In ticks of the stream's clock.
-    pub jitter: u32,
-}
-
 impl Reception {
     /// Roll-over counter and sequence number in one, as a sender that is not 2^15 packets ahead
     /// or behind means it (RFC 3711 §3.3.1).
     #[must_use]
     pub fn index(&self, seq: u16) -> u64 {
-        let Some(highest) = self.arrived.highest() else {
-            return seq.into();
-        };
-        let step = i64::from(seq.wrapping_sub(highest as u16).cast_signed());
-        highest.checked_add_signed(step).unwrap_or(seq.into())
+        let highest = self.arrived.highest();
+        highest
+            .and_then(|highest| nearest(highest, seq))
+            .unwrap_or(seq.into())
     }
 
     /// The highest index that arrived.
@@ -89,8 +79,9 @@ impl Reception {
         self.arrived.take(index)
     }
 
-    /// What the next report says; `None` before the first packet.
-    pub fn report(&mut self) -> Option<Quality> {
+    /// What the next report says of the stream; `None` before the first packet. `echo` are the
+    /// middle bits of its last sender report's time, and how long ago that came.
+    pub fn report(&mut self, ssrc: Ssrc, echo: (u32, u32)) -> Option<ReportBlock> {
         let highest = self.arrived.highest()?;
         let expected = highest - self.first + 1;
         let (expected_before, received_before) = self.reported;
@@ -102,13 +93,17 @@ impl Reception {
             lost => (lost * 256 / expected_now).min(255) as u8,
         };
         let lost = expected.cast_signed() - self.received.cast_signed();
-        Some(Quality {
+        let (last_report, delay) = echo;
+        Some(ReportBlock {
+            ssrc,
             fraction_lost,
             lost: lost.clamp(-0x0080_0000, 0x007f_ffff) as i32,
             highest: highest as u32,
             jitter: self
                 .jitter
                 .map_or(0, |jitter| (jitter.ticks_16 / 16) as u32),
+            last_report,
+            delay,
         })
     }
 }
@@ -148,6 +143,11 @@ mod tests {
         reception
     }
 
+    fn told(reception: &mut Reception) -> ReportBlock {
+        let report = reception.report(1.into(), (0, 0));
+        report.expect("packets came")
+    }
+
     #[test]
     fn an_index_follows_the_highest_over_the_wrap() {
         let mut reception = Reception::default();
@@ -165,10 +165,10 @@ mod tests {
     #[test]
     fn what_is_lost_is_told_once_as_a_fraction_and_for_good_as_a_sum() {
         let mut reception = received((0..100).filter(|number| number % 4 != 3));
-        let first = reception.report().expect("packets came");
+        let first = told(&mut reception);
         assert_eq!((first.lost, first.highest), (24, 98));
         assert_eq!(first.fraction_lost, (24 * 256 / 99) as u8);
-        let second = reception.report().expect("packets came");
+        let second = told(&mut reception);
         assert_eq!((second.lost, second.fraction_lost), (24, 0));
     }
 
@@ -177,19 +177,19 @@ mod tests {
         let mut reception = received([0, 1, 3]);
         assert!(reception.handle_repaired(2));
         assert!(!reception.handle_repaired(2));
-        assert_eq!(reception.report().expect("packets came").lost, 1);
+        assert_eq!(told(&mut reception).lost, 1);
     }
 
     #[test]
     fn a_packet_from_before_the_first_is_expected_too() {
         let mut reception = received([5, 6]);
         reception.handle_packet(origin(), 4, 0, RATE);
-        assert_eq!(reception.report().expect("packets came").lost, 0);
+        assert_eq!(told(&mut reception).lost, 0);
     }
 
     #[test]
     fn jitter_is_what_frames_are_off_by_on_average() {
-        let even = received(0..200).report().expect("packets came");
+        let even = told(&mut received(0..200));
         assert_eq!(even.jitter, 0);
         let mut reception = Reception::default();
         let start = origin();
@@ -198,7 +198,7 @@ mod tests {
             let at = start + Duration::from_millis(20 * number + late);
             reception.handle_packet(at, number, number as u32 * 1800, RATE);
         }
-        let jitter = reception.report().expect("packets came").jitter;
+        let jitter = told(&mut reception).jitter;
         assert!(
             (440..=460).contains(&jitter),
             "5 ms are 450 ticks: {jitter}"

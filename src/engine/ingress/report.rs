@@ -3,8 +3,10 @@
 
 use str0m::rtp::Ssrc;
 
-use super::reception::Quality;
-use crate::engine::egress::reports::write_head;
+use crate::engine::egress::feedback::ReportBlock;
+use crate::engine::egress::reports::{
+    PAYLOAD_FEEDBACK, RECEIVER_REPORT, TRANSPORT_FEEDBACK, write_head, write_length,
+};
 
 /// Under which SSRC we report to every client: it has no stream, as that of a libwebrtc receiver
 /// that sends nothing, which is 1 too.
@@ -13,32 +15,23 @@ pub const REPORTER: u32 = 1;
 /// Blocks in one report (RFC 3550 §6.4.1: the count has five bits).
 pub const MAX_BLOCKS: usize = 31;
 
-/// One stream's block of a report (RFC 3550 §6.4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Block {
-    /// The stream.
-    pub ssrc: Ssrc,
-    /// How it arrives.
-    pub quality: Quality,
-    /// Middle bits of the last sender report's time; 0 when none came.
-    pub last_report: u32,
-    /// From then to this report, in 65536ths of a second.
-    pub delay: u32,
-}
-
 /// Writes a receiver report (RFC 3550 §6.4.2). At most [`MAX_BLOCKS`]; further ones are left out.
-pub fn write_report(blocks: &[Block], buf: &mut Vec<u8>) {
+pub fn write_report(blocks: &[ReportBlock], buf: &mut Vec<u8>) {
     let blocks = &blocks[..blocks.len().min(MAX_BLOCKS)];
-    write_head(201, blocks.len() as u8, 1 + 6 * blocks.len() as u16, buf);
+    write_head(
+        RECEIVER_REPORT,
+        blocks.len() as u8,
+        1 + 6 * blocks.len() as u16,
+        buf,
+    );
     buf.extend_from_slice(&REPORTER.to_be_bytes());
     for block in blocks {
-        let lost = (block.quality.lost as u32 & 0x00ff_ffff)
-            | u32::from(block.quality.fraction_lost) << 24;
+        let lost = (block.lost as u32 & 0x00ff_ffff) | u32::from(block.fraction_lost) << 24;
         for word in [
             *block.ssrc,
             lost,
-            block.quality.highest,
-            block.quality.jitter,
+            block.highest,
+            block.jitter,
             block.last_report,
             block.delay,
         ] {
@@ -50,7 +43,7 @@ pub fn write_report(blocks: &[Block], buf: &mut Vec<u8>) {
 /// Asks for packets again (RFC 4585 §6.2.1). `lost` is in order.
 pub fn write_nack(media: Ssrc, lost: &[u16], buf: &mut Vec<u8>) {
     let start = buf.len();
-    write_head(205, 1, 0, buf);
+    write_head(TRANSPORT_FEEDBACK, 1, 0, buf);
     buf.extend_from_slice(&REPORTER.to_be_bytes());
     buf.extend_from_slice(&media.to_be_bytes());
     let mut lost = lost.iter().peekable();
@@ -65,13 +58,12 @@ pub fn write_nack(media: Ssrc, lost: &[u16], buf: &mut Vec<u8>) {
         buf.extend_from_slice(&first.to_be_bytes());
         buf.extend_from_slice(&mask.to_be_bytes());
     }
-    let words = ((buf.len() - start) / 4 - 1) as u16;
-    buf[start + 2..start + 4].copy_from_slice(&words.to_be_bytes());
+    write_length(start, buf);
 }
 
 /// Asks for a keyframe (Picture Loss Indication, RFC 4585 §6.3.1).
 pub fn write_pli(media: Ssrc, buf: &mut Vec<u8>) {
-    write_head(206, 1, 2, buf);
+    write_head(PAYLOAD_FEEDBACK, 1, 2, buf);
     buf.extend_from_slice(&REPORTER.to_be_bytes());
     buf.extend_from_slice(&media.to_be_bytes());
 }
@@ -81,7 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::engine::egress::feedback::{Feedback, Item, ReportBlock, parse};
+    use crate::engine::egress::feedback::{Feedback, Item, parse};
 
     fn read(bytes: &[u8]) -> Feedback {
         let mut feedback = Feedback::new();
@@ -92,14 +84,12 @@ mod tests {
 
     #[test]
     fn a_report_says_what_its_blocks_say() {
-        let block = |ssrc: u32| Block {
+        let block = |ssrc: u32| ReportBlock {
             ssrc: ssrc.into(),
-            quality: Quality {
-                fraction_lost: 7,
-                lost: -2,
-                highest: 0x0003_fffe,
-                jitter: 90,
-            },
+            fraction_lost: 7,
+            lost: -2,
+            highest: 0x0003_fffe,
+            jitter: 90,
             last_report: 0x1234_5678,
             delay: 65_536,
         };
@@ -108,16 +98,7 @@ mod tests {
         write_report(&blocks, &mut buf);
         let feedback = read(&buf);
         assert_eq!(feedback.items().len(), MAX_BLOCKS);
-        let first = ReportBlock {
-            ssrc: 1.into(),
-            fraction_lost: 7,
-            lost: -2,
-            highest: 0x0003_fffe,
-            jitter: 90,
-            last_report: 0x1234_5678,
-            delay: 65_536,
-        };
-        assert_eq!(feedback.items()[0], Item::Report(first));
+        assert_eq!(feedback.items()[0], Item::Report(block(1)));
     }
 
     #[test]

@@ -252,6 +252,7 @@ mod tests {
 
     use super::*;
     use crate::engine::codec::Size;
+    use crate::engine::svc::tests::chosen;
     use crate::engine::svc::{Choice, Chooser, Reader, Wanted};
 
     const SPATIAL: u8 = 3;
@@ -340,15 +341,8 @@ mod tests {
                     spatial,
                     inter_layer: spatial > 0 && (key || !self.keyed),
                 };
-                let Some(frame) = self.reader.read_vp9(&head.payload()) else {
-                    return '?';
-                };
-                match self.chooser.choose(&frame, wanted) {
-                    Choice::Pass if self.chooser.ends_picture(&frame) => 'E',
-                    Choice::Pass => 'P',
-                    Choice::Leave => '-',
-                    Choice::Wait => 'w',
-                }
+                let frame = self.reader.read_vp9(&head.payload());
+                chosen(&mut self.chooser, frame, wanted)
             });
             let passes = passes.collect();
             self.picture = self.picture.wrapping_add(1) % 0x8000;
