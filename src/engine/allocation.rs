@@ -109,6 +109,7 @@ impl Engine {
         if !self.peers.get(key).is_some_and(Peer::is_connected) {
             return;
         }
+        self.offer_queued();
         let mut share = std::mem::take(&mut self.share);
         self.share_out(now, key, &mut share);
         for seat in share.seats.iter().filter(|seat| !seat.is_left_out) {

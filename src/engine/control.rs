@@ -375,6 +375,7 @@ impl Engine {
     }
 
     fn play_to(&mut self, key: Key<Peer>) -> super::room::Changed {
+        self.offer_queued();
         let Self {
             peers,
             rooms,

@@ -28,7 +28,7 @@ impl Engine {
         datagram: &[u8],
     ) -> Result<(), Dropped> {
         let mut feedback = std::mem::take(&mut self.feedback);
-        let read = self.with_peer(key, |peer, _| {
+        let read = self.with_media(key, |peer, _| {
             Ok(peer.send_side.read(datagram, &mut feedback))
         });
         let result = match read.flatten() {

@@ -27,7 +27,7 @@ impl Engine {
         datagram: &[u8],
     ) -> Result<(), Dropped> {
         let mut spares = std::mem::take(&mut self.spares);
-        let taken = self.with_peer(key, |peer, _| {
+        let taken = self.with_media(key, |peer, _| {
             let Peer {
                 receive_side,
                 send_side,

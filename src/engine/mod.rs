@@ -41,6 +41,7 @@ mod room;
 mod router;
 mod runs;
 pub mod selector;
+mod settle;
 mod spare;
 pub mod speakers;
 pub mod stats;
@@ -59,12 +60,11 @@ mod wishes;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use str0m::net::Transmit;
-use str0m::{Event as RtcEvent, IceConnectionState, RtcError};
+use str0m::{Event as RtcEvent, IceConnectionState};
 
 use crate::id::{PeerId, RoomId, ShardId};
 use allocation::Share;
@@ -186,6 +186,9 @@ pub struct Engine {
     wall_clock: WallClock,
     /// Peers that changed and whose events and datagrams are still to be looked at.
     touched: VecDeque<Key<Peer>>,
+    /// Peers that may have to be woken at another time than is noted: looked at when the turn
+    /// ends, once for all that came from each.
+    restless: Vec<Key<Peer>>,
     /// Peers to close once nobody is in the middle of changing them.
     doomed: Vec<(Key<Peer>, CloseReason)>,
     /// What the shard must do, in order.
@@ -221,6 +224,7 @@ impl Engine {
             share: Share::default(),
             wall_clock: WallClock::new(now, since_epoch),
             touched: VecDeque::new(),
+            restless: Vec::new(),
             doomed: Vec::new(),
             outbox: VecDeque::new(),
             now,
@@ -328,8 +332,13 @@ impl Engine {
 
     /// The next thing the shard must do; `None` when there is nothing left in this turn.
     pub fn poll_output(&mut self) -> Option<Output> {
+        self.offer_queued();
         while self.outbox.is_empty() {
-            if self.batch.bytes().len() >= limits::ARENA_BYTES || !self.give_out_next() {
+            if self.batch.bytes().len() >= limits::ARENA_BYTES {
+                return None;
+            }
+            if !self.give_out_next() {
+                self.calm();
                 return None;
             }
             self.settle(self.now);
@@ -366,79 +375,6 @@ impl Engine {
     #[must_use]
     pub fn wakeup(&self) -> Option<Instant> {
         self.deadlines.next()
-    }
-
-    /// The panic boundary: whatever happens in here ends this peer at most.
-    fn with_peer<T>(
-        &mut self,
-        key: Key<Peer>,
-        change: impl FnOnce(&mut Peer, &mut Stats) -> Result<T, RtcError>,
-    ) -> Option<T> {
-        let Self {
-            peers,
-            stats,
-            doomed,
-            touched,
-            ..
-        } = self;
-        let peer = peers.get_mut(key)?;
-        let id = peer.id;
-        let outcome = catch_unwind(AssertUnwindSafe(|| change(peer, stats)));
-        match outcome {
-            Ok(Ok(value)) => {
-                touched.push_back(key);
-                Some(value)
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(peer = %id, %error, "peer misbehaved");
-                doomed.push((key, CloseReason::Misbehaved));
-                None
-            }
-            Err(_) => {
-                stats.peer_panics += 1;
-                tracing::error!(peer = %id, "a peer's state machine panicked; the peer is closed");
-                doomed.push((key, CloseReason::Panicked));
-                None
-            }
-        }
-    }
-
-    /// Looks at every peer that changed until none is left.
-    fn settle(&mut self, now: Instant) {
-        loop {
-            if let Some((key, reason)) = self.doomed.pop() {
-                self.close(now, key, reason);
-            } else if let Some(key) = self.touched.pop_front() {
-                self.tend(now, key);
-            } else {
-                return;
-            }
-        }
-    }
-
-    /// Takes a peer's events and datagrams, and notes when it must be woken.
-    fn tend(&mut self, now: Instant, key: Key<Peer>) {
-        while let Some(event) = self
-            .peers
-            .get_mut(key)
-            .and_then(|peer| peer.events.pop_front())
-        {
-            self.handle_event(now, key, event);
-        }
-        let Some(peer) = self.peers.get_mut(key) else {
-            return;
-        };
-        // Half a kilobyte each, and there are few.
-        peer.events = VecDeque::new();
-        self.stats.guarded += peer.send_side.take_guarded();
-        self.outbox
-            .extend(peer.outbox.drain(..).map(Output::Transmit));
-        let keyframes = peer
-            .lines
-            .iter()
-            .filter_map(|line| self.tracks.get(line.track?)?.wakeup());
-        let wakeup = peer.wakeup().into_iter().chain(keyframes).min();
-        self.deadlines.set(key, wakeup);
     }
 
     fn handle_event(&mut self, now: Instant, key: Key<Peer>, event: RtcEvent) {

@@ -381,11 +381,16 @@ impl Peer {
         self.wakeup
             .into_iter()
             .chain(end)
-            .chain(self.send_side.wakeup())
             .chain(self.receive_side.wakeup())
             .chain(self.channels.wakeup())
-            .chain(self.pacing_wakeup())
+            .chain(self.sending_wakeup())
             .min()
+    }
+
+    /// As above, as far as sending media changes it.
+    pub(crate) fn sending_wakeup(&self) -> Option<Instant> {
+        let pacing = self.pacing_wakeup();
+        self.send_side.wakeup().into_iter().chain(pacing).min()
     }
 
     /// When more may leave. Not asked while it is listed to give out what may leave now.

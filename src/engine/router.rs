@@ -18,9 +18,9 @@ use super::peer::{Due, Peer};
 use super::reading::read;
 use super::room::Room;
 use super::stats::{Dropped, Stats};
-use super::subscription::{Offered, clock_rate};
+use super::subscription::clock_rate;
 use super::svc::Frame;
-use super::track::{MediaPacket, Track, Watcher};
+use super::track::{MediaPacket, Queued, Track, Watcher};
 use super::{Engine, Output};
 
 /// What was taken in and is still to be given out.
@@ -28,6 +28,8 @@ use super::{Engine, Output};
 pub(super) struct Turn {
     /// Every media packet of the turn, in order of arrival.
     pub(super) packets: Vec<MediaPacket>,
+    /// Tracks with packets that were not offered to those who watch.
+    fresh: Vec<Key<Track>>,
     /// Who has something due, in the order it came up.
     pub(super) dirty: VecDeque<Key<Peer>>,
 }
@@ -85,7 +87,6 @@ impl Engine {
             tracks,
             turn,
             wall_clock,
-            stats,
             outbox,
             spares,
             ..
@@ -106,24 +107,14 @@ impl Engine {
         if let Some(layer) = asked.and_then(|asked| track.layers.get_mut(usize::from(asked))) {
             layer.keyframes.request(now);
         }
-        let offered = Offered {
-            track: key,
-            layer,
-            timestamp: packet.timestamp,
-            facts: &facts,
-            frame: frame.as_deref(),
-            is_svc: track.is_svc(),
-        };
-        for watcher in &mut track.watchers {
-            if watcher.takes & 1 << layer != 0 {
-                offer(watcher, peers, turn, stats, &offered);
-            }
-        }
         let described = (facts, frame);
         let packet = keep((now, wall_clock), (key, track), layer, described, packet);
         track.history.reclaim().for_each(|gone| spares.keep(gone));
         keep_to_replay(now, track, layer, &packet);
         let level = packet.audio_level;
+        if track.queue(turn.packets.len(), layer) {
+            turn.fresh.push(key);
+        }
         turn.packets.push(packet);
         if let Some(level) = level.filter(|_| track.info.kind == Kind::Audio) {
             track.loudness.handle_level(now, level);
@@ -134,6 +125,31 @@ impl Engine {
         } else {
             News::None
         })
+    }
+
+    /// Offers what has come to those who watch, viewer by viewer: the memory of each is fetched
+    /// once for all packets of a picture. To be done before anything changes what a slot takes.
+    pub(super) fn offer_queued(&mut self) {
+        let Self {
+            peers,
+            tracks,
+            turn,
+            stats,
+            ..
+        } = self;
+        if turn.fresh.is_empty() {
+            return;
+        }
+        let mut fresh = std::mem::take(&mut turn.fresh);
+        for key in fresh.drain(..) {
+            if let Some(track) = tracks.get_mut(key) {
+                for watcher in &mut track.watchers {
+                    offer(watcher, &track.queued, peers, turn, stats);
+                }
+                track.queued.clear();
+            }
+        }
+        turn.fresh = fresh;
     }
 
     /// Gives out to the next subscriber with something due; `false` when the turn is over.
@@ -148,7 +164,7 @@ impl Engine {
         let mut batch = std::mem::take(&mut self.batch);
         let (now, at) = (self.now, self.wall_clock.at(self.now));
         let first = batch.packets().len();
-        let kept_up = self.with_peer(key, |peer, stats| {
+        let kept_up = self.guard(key, |peer, stats| {
             peer.is_listed = false;
             let mut desk = Desk {
                 now,
@@ -166,6 +182,13 @@ impl Engine {
         self.turn.packets = packets;
         self.batch = batch;
         self.send_batch(key, first);
+        #[cfg(test)]
+        if self.is_stock(key) {
+            self.touched.push_back(key);
+        }
+        if let Some(at) = self.peers.get(key).and_then(Peer::sending_wakeup) {
+            self.deadlines.hasten(key, at);
+        }
         if kept_up == Some(false) {
             self.begin_layers(now, key);
         }
@@ -229,14 +252,7 @@ impl Engine {
             return false;
         }
         for (_, packet) in packets {
-            let Ok(passing) = slot.select(&Offered {
-                track,
-                layer,
-                timestamp: packet.timestamp,
-                facts: &packet.facts,
-                frame: packet.frame.as_deref(),
-                is_svc: played.is_svc(),
-            }) else {
+            let Ok(passing) = slot.select(packet) else {
                 continue;
             };
             viewer.due.push(Due {
@@ -279,32 +295,41 @@ impl Engine {
     }
 }
 
-/// Offers the packet that comes next in the turn to a slot, which takes it or counts why not.
+/// Offers a track's packets to a slot, which takes them or counts why not.
 fn offer(
     watcher: &mut Watcher,
+    queued: &Queued,
     peers: &mut Arena<Peer>,
     turn: &mut Turn,
     stats: &mut Stats,
-    offered: &Offered<'_>,
 ) {
+    if watcher.takes & queued.layers == 0 {
+        return;
+    }
     let Some(viewer) = peers.get_mut(watcher.peer).filter(|v| v.is_connected()) else {
         return;
     };
     let Some(slot) = viewer.slots.get_mut(usize::from(watcher.slot)) else {
         return;
     };
-    let passing = slot.select(offered);
-    watcher.takes = slot.takes();
-    match passing {
-        Ok(passing) => {
-            viewer.due.push(Due {
-                packet: u32::try_from(turn.packets.len()).expect("TURN_PACKETS is small"),
+    let before = viewer.due.len();
+    for place in &queued.places {
+        let packet = &turn.packets[*place as usize];
+        if watcher.takes & 1 << packet.layer == 0 {
+            continue;
+        }
+        match slot.select(packet) {
+            Ok(passing) => viewer.due.push(Due {
+                packet: *place,
                 slot: watcher.slot,
                 passing,
-            });
-            turn.list(watcher.peer, viewer);
+            }),
+            Err(dropped) => stats.dropped.add(dropped),
         }
-        Err(dropped) => stats.dropped.add(dropped),
+        watcher.takes = slot.takes();
+    }
+    if viewer.due.len() > before {
+        turn.list(watcher.peer, viewer);
     }
 }
 
@@ -372,6 +397,8 @@ fn keep(
     };
     MediaPacket {
         track: key,
+        layer,
+        is_svc: track.is_svc(),
         seq: packet.seq,
         arrived: now,
         timestamp: packet.timestamp,

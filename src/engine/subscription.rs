@@ -8,7 +8,7 @@ use str0m::rtp::{SeqNo, Ssrc};
 
 use super::allocate::{Before, Reason};
 use super::arena::Key;
-use super::codec::{Codec, PayloadFacts, red};
+use super::codec::{Codec, red};
 use super::command::Kind;
 use super::egress::extension::PacketExtensions;
 use super::egress::history::StoredId;
@@ -66,19 +66,6 @@ struct Subscription {
     freezes: Freezes,
     /// The publisher's payload type of the last packet and ours for it.
     translated: Option<(Pt, Option<Format>)>,
-}
-
-/// A packet that has just arrived, for a slot to take or leave.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Offered<'a> {
-    pub(crate) track: Key<Track>,
-    /// Which of the track's streams.
-    pub(crate) layer: u8,
-    pub(crate) timestamp: u32,
-    pub(crate) facts: &'a PayloadFacts,
-    pub(crate) frame: Option<&'a Frame>,
-    /// The track's layers are in one stream.
-    pub(crate) is_svc: bool,
 }
 
 /// How a packet of the track that plays is to leave.
@@ -277,21 +264,21 @@ impl Slot {
         }
     }
 
-    /// Whether a packet that has just arrived passes: each is to be asked about once, in order.
+    /// Whether a packet passes: each is to be asked about once, in order.
     ///
     /// # Errors
     ///
     /// [`Dropped`] says why it does not.
-    pub(crate) fn select(&mut self, offered: &Offered<'_>) -> Result<Passing, Dropped> {
-        let Some(playing) = self.playing.as_mut().filter(|p| p.track == offered.track) else {
+    pub(crate) fn select(&mut self, packet: &MediaPacket) -> Result<Passing, Dropped> {
+        let Some(playing) = self.playing.as_mut().filter(|p| p.track == packet.track) else {
             return Err(Dropped::NoTrack);
         };
         let selector = &mut playing.selector;
         let before = selector.live();
-        let verdict = if offered.is_svc {
-            selector.select_frame(offered.frame)
+        let verdict = if packet.is_svc {
+            selector.select_frame(packet.frame.as_deref())
         } else {
-            selector.select(offered.layer, offered.timestamp, offered.facts)
+            selector.select(packet.layer, packet.timestamp, &packet.facts)
         };
         let ends_picture = selector.ends_picture();
         match verdict {

@@ -50,6 +50,8 @@ pub(crate) struct Track {
     pub(crate) speech_ends: Option<Instant>,
     /// The slots it plays in.
     pub(crate) watchers: Vec<Watcher>,
+    /// Its packets of this turn that were not offered yet.
+    pub(crate) queued: Queued,
     /// What can be sent again, all layers in one.
     pub(crate) history: TrackHistory,
     /// The payload types its publisher may send.
@@ -89,6 +91,23 @@ pub(crate) struct Watcher {
     pub(crate) reach: u8,
 }
 
+/// Packets of a turn that were not offered yet to those who watch.
+#[derive(Debug, Default)]
+pub(crate) struct Queued {
+    /// Their places in the turn, in order.
+    pub(crate) places: Vec<u32>,
+    /// The layers they are of, a bit each.
+    pub(crate) layers: u8,
+}
+
+impl Queued {
+    /// All were offered.
+    pub(crate) fn clear(&mut self) {
+        self.places.clear();
+        self.layers = 0;
+    }
+}
+
 /// One payload type of a publisher.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Format {
@@ -111,6 +130,10 @@ impl Format {
 pub(crate) struct MediaPacket {
     /// Of which track.
     pub(crate) track: Key<Track>,
+    /// In which of its streams it came.
+    pub(crate) layer: u8,
+    /// That stream has layers in it.
+    pub(crate) is_svc: bool,
     /// When it arrived.
     pub(crate) arrived: Instant,
     /// Extended sequence number as received.
@@ -157,6 +180,7 @@ impl Track {
             loudness: Loudness::default(),
             speech_ends: None,
             watchers: Vec::new(),
+            queued: Queued::default(),
             history: TrackHistory::new(history),
             formats: Vec::new(),
             tap: None,
@@ -181,6 +205,17 @@ impl Track {
             None => return None,
         };
         u8::try_from(index).ok()
+    }
+
+    /// Queues the packet at `place` of the turn. `true` for the first since all were offered.
+    pub(crate) fn queue(&mut self, place: usize, layer: u8) -> bool {
+        let queued = &mut self.queued;
+        let is_first = queued.places.is_empty();
+        queued
+            .places
+            .push(u32::try_from(place).expect("TURN_PACKETS is small"));
+        queued.layers |= 1 << layer;
+        is_first
     }
 
     /// Whether its layers are in one stream.
