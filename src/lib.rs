@@ -28,8 +28,9 @@
 //!    ufrag of a STUN request.
 //! 3. [`engine::ingress`] opens an RTP packet into memory that an older one had, and finds out
 //!    which layer of which m-line it is of.
-//! 4. `engine::router` keeps it for resends and queues it for every slot that plays its track.
-//! 5. When everything has been taken in, each subscriber is given all its packets at once.
+//! 4. `engine::router` keeps it for resends and queues it with its track.
+//! 5. When everything has been taken in, each subscriber is offered all its packets at once, and
+//!    then given those that pass, while the memory of the next one is on its way to the caches.
 //!    `engine::subscription` lets a packet pass, [`engine::rewriter`] gives it its place in one
 //!    unbroken stream, [`engine::egress`] writes and seals it in the shard's arena.
 //! 6. `engine::runs` gives out what lies side by side, and [`shard`] sends each run in one entry

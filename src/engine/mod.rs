@@ -34,6 +34,7 @@ mod negotiation;
 mod options;
 mod pacing;
 mod peer;
+mod prefetch;
 mod reading;
 pub mod replay;
 pub mod rewriter;

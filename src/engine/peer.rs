@@ -27,6 +27,7 @@ use super::ingress::receive_side::ReceiveSide;
 use super::limits::{CONNECT_TIMEOUT, LOST_TIMEOUT, PEER_CANDIDATES};
 use super::media::Described;
 use super::pacing::Waiting;
+use super::prefetch::prefetch;
 use super::room::Room;
 use super::stats::Dropped;
 use super::streams::{Announced, declare, withdraw};
@@ -88,7 +89,8 @@ pub(crate) struct Peer {
     pub(crate) waiting: Waiting,
     /// Whether it is listed among those with something to give out in this turn.
     pub(crate) is_listed: bool,
-    pub(super) rtc: Rtc,
+    /// Boxed: forwarding needs all the rest, and little of these 10 KB.
+    pub(super) rtc: Box<Rtc>,
     /// When `rtc` wants to be woken; never before the first offer.
     wakeup: Option<Instant>,
     phase: Phase,
@@ -174,7 +176,7 @@ impl Peer {
             warnings: Warnings::default(),
             waiting: Waiting::default(),
             is_listed: false,
-            rtc,
+            rtc: Box::new(rtc),
             wakeup: None,
             phase: Phase::Joined,
             described: Vec::new(),
@@ -326,6 +328,17 @@ impl Peer {
         TrackId {
             peer: self.id,
             number: self.tracks_made,
+        }
+    }
+
+    /// Asks for what writing what is due will need, besides the peer itself.
+    pub(crate) fn prefetch(&self) {
+        for due in self.due.chunk_by(|a, b| a.slot == b.slot) {
+            let index = usize::from(due[0].slot);
+            if let Some(slot) = self.slots.get(index) {
+                prefetch(slot);
+            }
+            self.send_side.prefetch(index);
         }
     }
 

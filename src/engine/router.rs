@@ -15,6 +15,7 @@ use super::layers;
 use super::limits::TURN_PACKETS;
 use super::pacing::Desk;
 use super::peer::{Due, Peer};
+use super::prefetch::prefetch;
 use super::reading::read;
 use super::room::Room;
 use super::stats::{Dropped, Stats};
@@ -143,7 +144,9 @@ impl Engine {
         let mut fresh = std::mem::take(&mut turn.fresh);
         for key in fresh.drain(..) {
             if let Some(track) = tracks.get_mut(key) {
-                for watcher in &mut track.watchers {
+                for next in 0..track.watchers.len() {
+                    prefetch_watchers(&track.watchers[next..], &track.queued, peers);
+                    let watcher = &mut track.watchers[next];
                     offer(watcher, &track.queued, peers, turn, stats);
                 }
                 track.queued.clear();
@@ -158,6 +161,7 @@ impl Engine {
             self.turn.packets.clear();
             return false;
         };
+        self.prefetch_next();
         // The guard needs the whole engine; what the peer reads and writes is set aside.
         let tracks = std::mem::take(&mut self.tracks);
         let packets = std::mem::take(&mut self.turn.packets);
@@ -193,6 +197,17 @@ impl Engine {
             self.begin_layers(now, key);
         }
         true
+    }
+
+    /// Asks for the memory of those whose turn comes next.
+    fn prefetch_next(&self) {
+        let next = |ahead: usize| self.peers.get(*self.turn.dirty.get(ahead)?);
+        if let Some(peer) = next(1) {
+            prefetch(peer);
+        }
+        if let Some(peer) = next(0) {
+            peer.prefetch();
+        }
     }
 
     /// Begins everything that waits for a keyframe of a peer: with one that was just sent, or by
@@ -292,6 +307,23 @@ impl Engine {
         layer.keyframes.request(now);
         let publisher = track.publisher;
         self.send_due_keyframe_requests(now, publisher);
+    }
+}
+
+/// Asks for the memory of those who will be offered something after the first of these watchers.
+fn prefetch_watchers(watchers: &[Watcher], queued: &Queued, peers: &Arena<Peer>) {
+    let ahead = |places: usize| {
+        let watcher = watchers.get(places)?;
+        let peer = peers.get(watcher.peer)?;
+        (watcher.takes & queued.layers != 0).then_some((watcher, peer))
+    };
+    if let Some((_, peer)) = ahead(4) {
+        prefetch(peer);
+    }
+    if let Some((watcher, peer)) = ahead(2)
+        && let Some(slot) = peer.slots.get(usize::from(watcher.slot))
+    {
+        prefetch(slot);
     }
 }
 

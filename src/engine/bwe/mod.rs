@@ -136,6 +136,11 @@ impl Bwe {
         }
     }
 
+    /// Asks for what the next packets are remembered in.
+    pub(crate) fn prefetch(&self, next: TwccSeq) {
+        self.sent.prefetch(next);
+    }
+
     /// A packet left: `bytes` on the wire without IP and UDP headers, `cluster` if it was
     /// granted to a probe.
     pub fn on_sent(

@@ -2,6 +2,7 @@
 
 use super::probe::ClusterId;
 use super::twcc::TwccSeq;
+use crate::engine::prefetch::{prefetch, some_of};
 
 /// Packets remembered for a viewer at first: what one of 1 Mbit/s has under way in a second.
 const FIRST_PACKETS: usize = 128;
@@ -86,6 +87,11 @@ impl SentRing {
         Self {
             entries: vec![Entry::EMPTY; FIRST_PACKETS].into(),
         }
+    }
+
+    /// Asks for the places of the packets from `next` on.
+    pub(super) fn prefetch(&self, next: TwccSeq) {
+        prefetch(some_of(&self.entries, self.index(next)));
     }
 
     /// Remembers a packet.

@@ -12,6 +12,7 @@ use super::extension::PacketExtensions;
 use super::packet::MediaPacket;
 use super::patch::HeadPatch;
 use crate::engine::ingress::payload::Payload;
+use crate::engine::prefetch::{prefetch, some_of};
 
 /// How long a packet can be sent again. libwebrtc's receivers ask up to 10 times and drop what is
 /// later than a second or so; its senders keep packets for 1 s or 3 round trips.
@@ -245,6 +246,12 @@ impl SentLog {
             patch: sent.patch,
             resends: 0,
         };
+    }
+
+    /// Asks for the places of the next packets after `highest`.
+    pub(super) fn prefetch(&self, highest: Option<u64>) {
+        let first = highest.map_or(0, |highest| self.place(highest + 1));
+        prefetch(some_of(&self.places, first));
     }
 
     /// Forgets all.

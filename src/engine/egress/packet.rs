@@ -122,6 +122,11 @@ impl Outlet {
             next_twcc: 0,
         }
     }
+
+    /// The number that the next packet gets.
+    pub(super) fn next_twcc(&self) -> TwccSeq {
+        TwccSeq(self.next_twcc)
+    }
 }
 
 /// One sending m-line, as its answer announced it.

@@ -26,6 +26,7 @@ use crate::engine::command::Kind;
 use crate::engine::dtls::KeyPort;
 #[cfg(debug_assertions)]
 use crate::engine::export::ExportedKeys;
+use crate::engine::prefetch::prefetch;
 #[cfg(test)]
 use crate::engine::stock;
 
@@ -198,6 +199,15 @@ impl SendSide {
             packets += 1;
         }
         packets
+    }
+
+    /// Asks for what the next packets of a slot will be written with.
+    pub(crate) fn prefetch(&self, index: usize) {
+        if let (Some(lane), Some(live)) = (self.lanes.get(index), &self.live) {
+            prefetch(lane);
+            lane.log.prefetch(lane.writer.highest());
+            self.bwe.prefetch(live.outlet.next_twcc());
+        }
     }
 
     /// Writes one packet behind the others in `batch`. Returns its bytes.
