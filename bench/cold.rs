@@ -6,6 +6,7 @@
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
+#[expect(dead_code, reason = "nobody is idle here")]
 mod rig;
 
 use rig::Rig;

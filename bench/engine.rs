@@ -14,7 +14,7 @@ use corelay::engine::rewriter::{Incoming, Rewriter};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rig::Rig;
 
-criterion_group!(paths, ingress, join, switch, share_out);
+criterion_group!(paths, ingress, join, idle, switch, share_out);
 criterion_main!(paths);
 
 /// Packets of a publisher whom nobody watches, in bursts.
@@ -41,6 +41,17 @@ fn join(criterion: &mut Criterion) {
         bencher.iter_custom(|count| {
             let mut rig = Rig::new(0);
             timed(count, |observe| rig.join(observe))
+        });
+    });
+}
+
+/// A second in which ten viewers are there and nothing is sent.
+fn idle(criterion: &mut Criterion) {
+    criterion.bench_function("idle/10 viewers, 1 s", |bencher| {
+        bencher.iter_custom(|count| {
+            let mut rig = Rig::new(10);
+            let second = Duration::from_secs(1);
+            timed(count, |observe| rig.idle(second, None, observe))
         });
     });
 }

@@ -18,6 +18,8 @@ use client::Client;
 
 /// Virtual time between packets of the publisher: 2.4 Mbit/s.
 const PACKET_INTERVAL: Duration = Duration::from_millis(4);
+/// How often a shard does what is due, at most.
+const TICK: Duration = Duration::from_millis(5);
 /// Packets by which everyone who watches has had a keyframe and an estimate.
 const WARM_UP: usize = 400;
 
@@ -114,6 +116,30 @@ impl Rig {
         self.engine.stats().forwarded - before
     }
 
+    /// Time passes in which the publisher sends nothing but one packet in `interval`, if any.
+    pub(crate) fn idle(
+        &mut self,
+        span: Duration,
+        interval: Option<Duration>,
+        observe: Observer<'_>,
+    ) {
+        let end = self.now + span;
+        let mut next = interval.map(|interval| self.now + interval);
+        while self.now < end {
+            self.now += TICK;
+            if next.is_some_and(|next| next <= self.now) {
+                next = next.zip(interval).map(|(next, interval)| next + interval);
+                self.encrypt(1);
+            }
+            let is_due = self.engine.wakeup().is_some_and(|at| at <= self.now);
+            if is_due || !self.waiting.is_empty() {
+                self.turn(observe);
+            } else {
+                self.hear();
+            }
+        }
+    }
+
     /// One turn of a shard, without its system calls: all that waits goes in, then everything
     /// comes out and reaches the clients.
     fn turn(&mut self, observe: Observer<'_>) {
@@ -128,9 +154,14 @@ impl Rig {
                 break;
             }
         }
+        self.hear();
+    }
+
+    /// What the clients have to say by now waits for the next turn.
+    fn hear(&mut self) {
         for client in &mut self.clients {
-            if client.wakeup <= now {
-                client.handle_timeout(now);
+            if client.wakeup <= self.now {
+                client.handle_timeout(self.now);
             }
             let from = client.address;
             let said = client.outbox.drain(..);

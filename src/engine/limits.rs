@@ -61,6 +61,10 @@ pub const RUN_BYTES: usize = 65_507;
 /// From a peer's first offer to ICE and DTLS being up. Then the peer is closed.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// From the last STUN request of a pair to str0m giving it up (crate `is`, `pair.rs`,
+/// `RECENT_BINDING_REQUEST`). Before that it has nothing to find out about pairs.
+pub const PAIR_EXPIRES: Duration = Duration::from_secs(15);
+
 /// From lost connectivity (no STUN for 15 s) to giving the peer up. In between an ICE restart
 /// brings it back.
 pub const LOST_TIMEOUT: Duration = Duration::from_secs(30);

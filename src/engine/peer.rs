@@ -11,7 +11,7 @@ use str0m::change::SdpOffer;
 use str0m::crypto::dtls::{ProtocolVersion, SrtpProfile};
 use str0m::media::Mid;
 use str0m::net::{Protocol, Receive, Transmit};
-use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcError};
+use str0m::{Candidate, Event, IceCreds, Input, Output, Reason, Rtc, RtcError};
 
 use super::arena::Key;
 use super::caps::Meter;
@@ -24,7 +24,7 @@ use super::dtls::Identity;
 use super::egress::clock::SourceClock;
 use super::egress::send_side::SendSide;
 use super::ingress::receive_side::ReceiveSide;
-use super::limits::{CONNECT_TIMEOUT, LOST_TIMEOUT, PEER_CANDIDATES};
+use super::limits::{CONNECT_TIMEOUT, LOST_TIMEOUT, PAIR_EXPIRES, PEER_CANDIDATES};
 use super::media::Described;
 use super::pacing::Waiting;
 use super::prefetch::prefetch;
@@ -79,6 +79,8 @@ pub(crate) struct Peer {
     pub(super) nominated: bool,
     /// Whether a DTLS message came from it.
     pub(super) heard_dtls: bool,
+    /// When a STUN message last came from it.
+    heard_stun: Option<Instant>,
     /// Packets of this turn to forward to it, in order of arrival.
     pub(crate) due: Vec<Due>,
     /// When it was last decided what its slots get, and what was estimated then.
@@ -171,6 +173,7 @@ impl Peer {
             path: None,
             nominated: false,
             heard_dtls: false,
+            heard_stun: None,
             due: Vec::new(),
             allocated: None,
             warnings: Warnings::default(),
@@ -204,6 +207,9 @@ impl Peer {
             return Ok(Err(Dropped::Malformed));
         };
         self.heard_dtls |= diagnosis::is_dtls(bytes);
+        if is_stun(bytes) {
+            self.heard_stun = Some(now);
+        }
         let taken = self.rtc.handle_input(Input::Receive(now, receive));
         self.drain()?;
         Ok(taken.map_err(|_| Dropped::Malformed))
@@ -434,9 +440,8 @@ impl Peer {
         if !self.send_side.passes(&transmit.contents) {
             return;
         }
-        let is_stun = transmit.contents.first().is_some_and(|byte| *byte <= 3);
         match self.path.filter(|_| self.nominated) {
-            _ if is_stun => {}
+            _ if is_stun(&transmit.contents) => {}
             Some(Path {
                 source,
                 destination,
@@ -454,18 +459,31 @@ impl Peer {
         self.outbox.push_back(transmit);
     }
 
+    /// str0m asks to be woken every 3 s to look whether its pairs are alive, and finds nothing
+    /// while STUN comes. What else it waits for besides is about data channels.
+    fn postponed(&self, at: Instant) -> Instant {
+        let is_idle = self.rtc.last_timeout_reason() == Reason::Ice && !self.offers_data;
+        let heard = self.heard_stun.filter(|_| is_idle && self.is_connected());
+        heard.map_or(at, |heard| at.max(heard + PAIR_EXPIRES))
+    }
+
     fn drain(&mut self) -> Result<(), RtcError> {
         loop {
             match self.rtc.poll_output()? {
                 Output::Transmit(transmit) => self.take_transmit(transmit),
                 Output::Event(event) => self.events.push_back(event),
                 Output::Timeout(at) => {
-                    self.wakeup = Some(at);
+                    self.wakeup = Some(self.postponed(at));
                     return Ok(());
                 }
             }
         }
     }
+}
+
+/// RFC 7983 §7: of what is sent over one port STUN begins with 0 to 3.
+fn is_stun(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|byte| *byte <= 3)
 }
 
 pub(super) fn media_of(rtc: &Rtc, mid: Mid) -> Option<&str0m::media::Media> {

@@ -389,8 +389,8 @@ impl Outcome {
         let wall_ns = measured.seconds * 1e9;
         self.generator_cpu_pct = 100.0 * measured.generator_cpu_ns as f64 / wall_ns;
         self.server_cpu_pct = measured.server_cpu_ns.map(|ns| 100.0 * ns as f64 / wall_ns);
-        let packets = self.delivered.max(1) as f64;
-        self.cpu_ns_per_packet = measured.server_cpu_ns.map(|ns| ns as f64 / packets);
+        let cpu_ns = measured.server_cpu_ns.filter(|_| self.delivered > 0);
+        self.cpu_ns_per_packet = cpu_ns.map(|ns| ns as f64 / self.delivered as f64);
         let grown = self.rss_bytes.zip(self.rss_before_bytes);
         let grown = grown.map(|(now, before)| now.saturating_sub(before) as f64);
         self.rss_bytes_per_subscriber = grown.map(|bytes| bytes / f64::from(clients.max(1)));

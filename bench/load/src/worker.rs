@@ -414,7 +414,8 @@ impl Worker {
             .add(&client.udp, EpollEvent::new(readable, data))?;
         let event = EpollEvent::new(readable, data + 1);
         self.epoll.add(&client.signalling, event)?;
-        for (number, track) in client.tracks.iter().enumerate() {
+        let sending = |(_, track): &(usize, &Track)| track.plan.frames_per_s > 0.0;
+        for (number, track) in client.tracks.iter().enumerate().filter(sending) {
             self.due.push(Reverse((track.due, index, number)));
         }
         self.clients[index] = Some(Visit {
@@ -437,8 +438,9 @@ impl Worker {
             .map(|(plan, id)| {
                 // The golden ratio spreads any number of them.
                 let phase = (f64::from(id) * 0.618_033_988_75).fract() / plan.frames_per_s;
+                let phase = Duration::try_from_secs_f64(phase).unwrap_or_default();
                 let source = Arc::clone(&self.sources[id as usize]);
-                Track::new(id, plan, source, now + Duration::from_secs_f64(phase))
+                Track::new(id, plan, source, now + phase)
             })
             .collect()
     }
