@@ -22,6 +22,7 @@ use str0m::crypto::dtls::{
 use str0m::crypto::from_feature_flags;
 
 use super::egress::keys::{SessionKeys, Side};
+use super::signing::LastKey;
 
 /// What every connection of the process shares: one certificate and one crypto provider.
 #[derive(Debug, Clone)]
@@ -123,8 +124,14 @@ impl DtlsProvider for CachingDtls {
         let config = match CONFIG.get() {
             Some(config) => Arc::clone(config),
             None => {
+                let provider = dimpl::crypto::CryptoProvider {
+                    key_provider: &LastKey,
+                    ..dimpl::crypto::aws_lc_rs::default_provider()
+                };
                 // ICE has verified the return path before DTLS begins: no cookie is needed.
-                let mut builder = dimpl::Config::builder().use_server_cookie(false);
+                let mut builder = dimpl::Config::builder()
+                    .with_crypto_provider(provider)
+                    .use_server_cookie(false);
                 if let Some(mtu) = mtu {
                     builder = builder.mtu(mtu);
                 }

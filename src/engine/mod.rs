@@ -43,6 +43,7 @@ mod router;
 mod runs;
 pub mod selector;
 mod settle;
+mod signing;
 mod spare;
 pub mod speakers;
 pub mod stats;
