@@ -38,33 +38,38 @@ pub(crate) fn answer(
             "longer than {OFFER_BYTES} bytes"
         )));
     }
-    let lines = sdp.lines().filter(|line| line.starts_with("m=")).count();
-    if lines > PEER_MEDIA_LINES {
-        return Err(Refusal::TooManyMediaLines(lines, PEER_MEDIA_LINES));
+    let read = Reading::of(sdp);
+    if read.media.len() > PEER_MEDIA_LINES {
+        return Err(Refusal::TooManyMediaLines(
+            read.media.len(),
+            PEER_MEDIA_LINES,
+        ));
     }
-    for needed in ["fingerprint", "ice-ufrag", "ice-pwd"] {
-        if attribute(sdp, needed).is_none() {
+    for (needed, found) in [
+        ("fingerprint", read.fingerprint),
+        ("ice-ufrag", read.ufrag),
+        ("ice-pwd", read.password),
+    ] {
+        if found.is_none() {
             return Err(Refusal::BadOffer(format!("it has no a={needed}")));
         }
     }
-    let remote_ufrag = attribute(sdp, "ice-ufrag").map(str::to_owned);
+    let remote_ufrag = read.ufrag.map(str::to_owned);
     let restarts = peer.remote_ufrag.is_some() && peer.remote_ufrag != remote_ufrag;
     let bad_offer = |e: RtcError| Refusal::BadOffer(e.to_string());
     let offer = SdpOffer::from_sdp_string(sdp).map_err(|e| Refusal::BadOffer(e.to_string()))?;
-    let lines = media_lines(sdp);
-    let mids = lines.iter().map(|(mid, _)| *mid);
+    let mids = read.lines.iter().map(|(mid, _)| *mid);
     let answer = peer.accept_offer(now, offer, mids).map_err(bad_offer)?;
-    for (mid, kind) in lines {
+    for (mid, kind) in read.lines {
         peer.add_line(mid, kind);
     }
     peer.sync_sources();
-    peer.mixes_extensions = sdp.lines().any(|line| line == "a=extmap-allow-mixed");
-    peer.offers_data = sdp.lines().any(|line| line.starts_with("m=application "));
+    peer.mixes_extensions = read.mixes_extensions;
+    peer.offers_data = read.media.iter().any(|m| m.starts_with("m=application "));
     peer.remote_ufrag = remote_ufrag;
-    peer.remote_fingerprint = attribute(sdp, "fingerprint").map(str::to_owned);
+    peer.remote_fingerprint = read.fingerprint.map(str::to_owned);
 
-    let answer = without_candidate_ufrags(&answer.to_sdp_string());
-    let mut sdp = in_order_of_offer(sdp, &answer);
+    let mut sdp = for_client(&answer.to_sdp_string(), &read.media);
     if restarts {
         let ours = spare();
         let drawn = peer.replace_credentials(ours.clone()).map_err(bad_offer)?;
@@ -99,24 +104,49 @@ pub(crate) fn forget_gone_lines(peer: &mut Peer) {
     peer.lines = lines;
 }
 
-/// The audio and video m-lines of an offer. str0m's `MediaAdded` comes too late: when media can
-/// flow, not when it was negotiated.
-fn media_lines(sdp: &str) -> Vec<(Mid, Kind)> {
-    let mut kind = None;
-    let mut lines = Vec::new();
-    for line in sdp.lines() {
-        if let Some(media) = line.strip_prefix("m=") {
-            kind = match media.split(' ').next() {
-                Some("audio") => Some(Kind::Audio),
-                Some("video") => Some(Kind::Video),
-                _ => None,
+/// What of an offer is looked at here, read in one go: an offer of a browser is long.
+#[derive(Debug, Default)]
+struct Reading<'a> {
+    /// Its m-lines, whatever they are of.
+    media: Vec<&'a str>,
+    /// Those of audio and video. str0m's `MediaAdded` comes too late: when media can flow, not
+    /// when it was negotiated.
+    lines: Vec<(Mid, Kind)>,
+    fingerprint: Option<&'a str>,
+    ufrag: Option<&'a str>,
+    password: Option<&'a str>,
+    mixes_extensions: bool,
+}
+
+impl<'a> Reading<'a> {
+    /// Of an attribute that is there several times the first counts.
+    fn of(sdp: &'a str) -> Self {
+        let mut read = Self::default();
+        let mut kind = None;
+        for line in sdp.lines() {
+            if let Some(media) = line.strip_prefix("m=") {
+                read.media.push(line);
+                kind = match media.split(' ').next() {
+                    Some("audio") => Some(Kind::Audio),
+                    Some("video") => Some(Kind::Video),
+                    _ => None,
+                };
+                continue;
+            }
+            let Some(attribute) = line.strip_prefix("a=") else {
+                continue;
             };
+            match attribute.split_once(':') {
+                Some(("mid", mid)) => read.lines.extend(kind.map(|kind| (mid.into(), kind))),
+                Some(("fingerprint", value)) => _ = read.fingerprint.get_or_insert(value),
+                Some(("ice-ufrag", value)) => _ = read.ufrag.get_or_insert(value),
+                Some(("ice-pwd", value)) => _ = read.password.get_or_insert(value),
+                None if attribute == "extmap-allow-mixed" => read.mixes_extensions = true,
+                _ => {}
+            }
         }
-        if let (Some(kind), Some(mid)) = (kind, line.strip_prefix("a=mid:")) {
-            lines.push((mid.into(), kind));
-        }
+        read
     }
-    lines
 }
 
 /// The value of the first `a=name:value` line.
@@ -128,31 +158,26 @@ fn attribute<'a>(sdp: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// Takes the `ufrag` extension out of candidate lines. str0m keeps there what it drew for a
-/// restart, and a browser ignores candidates of a ufrag it does not know.
-fn without_candidate_ufrags(sdp: &str) -> String {
-    let mut text = String::with_capacity(sdp.len());
-    for line in sdp.lines() {
-        let kept = match line.split_once(" ufrag ") {
-            Some((before, _)) if line.starts_with("a=candidate:") => before,
-            _ => line,
-        };
-        text.push_str(kept);
-        text.push_str("\r\n");
-    }
-    text
-}
-
-/// Puts the payload types of sound in the order of the offer: a client that offers redundancy
-/// (RED) sends it where that comes first, and whether to is its choice. str0m puts it first always.
-fn in_order_of_offer(offer: &str, answer: &str) -> String {
-    let mut offered = offer.lines().filter(|line| line.starts_with("m="));
+/// Makes of str0m's answer what the client gets, given the m-lines of its offer.
+///
+/// Candidate lines lose their `ufrag` extension: str0m keeps there what it drew for a restart, and
+/// a browser ignores candidates of a ufrag it does not know. The payload types of sound get the
+/// order of the offer: a client that offers redundancy (RED) sends it where that comes first, and
+/// whether to is its choice. str0m puts it first always.
+fn for_client(answer: &str, offered: &[&str]) -> String {
+    let mut offered = offered.iter();
     let mut text = String::with_capacity(answer.len());
     for line in answer.lines() {
-        let theirs = line.starts_with("m=").then(|| offered.next()).flatten();
-        match theirs.filter(|_| line.starts_with("m=audio ")) {
-            Some(theirs) => text.push_str(&sorted_like(theirs, line)),
-            None => text.push_str(line),
+        if line.starts_with("m=") {
+            match offered.next().filter(|_| line.starts_with("m=audio ")) {
+                Some(theirs) => text.push_str(&sorted_like(theirs, line)),
+                None => text.push_str(line),
+            }
+        } else if line.starts_with("a=candidate:") {
+            let kept = line.split_once(" ufrag ").map_or(line, |(kept, _)| kept);
+            text.push_str(kept);
+        } else {
+            text.push_str(line);
         }
         text.push_str("\r\n");
     }
@@ -186,22 +211,42 @@ mod tests {
     }
 
     #[test]
+    fn an_offer_is_read_up_to_its_last_line() {
+        let sdp = "v=0\r\na=extmap-allow-mixed\r\na=fingerprint:sha-256 AB\r\n\
+                   m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=ice-ufrag:one\r\na=mid:a\r\n\
+                   m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:d\r\n\
+                   m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=ice-ufrag:two\r\na=mid:v";
+        let read = Reading::of(sdp);
+        assert_eq!(read.media.len(), 3);
+        assert_eq!(
+            read.lines,
+            [("a".into(), Kind::Audio), ("v".into(), Kind::Video)]
+        );
+        assert_eq!(
+            (read.fingerprint, read.ufrag, read.password),
+            (Some("sha-256 AB"), Some("one"), None)
+        );
+        assert!(read.mixes_extensions);
+        assert!(!Reading::of("a=extmap-allow-mixed:1\r\n").mixes_extensions);
+    }
+
+    #[test]
     fn payload_types_of_sound_stay_in_the_order_of_the_offer() {
         let offer = "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111 63 9\r\n";
         let answer = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 97 96\r\na=mid:0\r\n\
                       m=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\n";
         let ordered = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 97 96\r\na=mid:0\r\n\
                        m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n";
-        assert_eq!(in_order_of_offer(offer, answer), ordered);
+        assert_eq!(for_client(answer, &Reading::of(offer).media), ordered);
         let prefers = offer.replace("111 63", "63 111");
-        assert_eq!(in_order_of_offer(&prefers, answer), answer);
-        assert_eq!(in_order_of_offer("", answer), answer);
+        assert_eq!(for_client(answer, &Reading::of(&prefers).media), answer);
+        assert_eq!(for_client(answer, &[]), answer);
     }
 
     #[test]
     fn candidates_lose_their_ufrag_and_other_lines_stay() {
         let sdp = "a=ice-ufrag:new\r\na=candidate:1 1 udp 1 10.0.0.1 9 typ host ufrag old\r\n";
         let clean = "a=ice-ufrag:new\r\na=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n";
-        assert_eq!(without_candidate_ufrags(sdp), clean);
+        assert_eq!(for_client(sdp, &[]), clean);
     }
 }
