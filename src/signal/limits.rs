@@ -102,7 +102,10 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// participant leaves and the socket is dropped.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long writing one message may take. Then the reader is too slow, as above.
+/// How many messages that wait for one client leave together.
+pub const WRITE_TOGETHER_MESSAGES: usize = 32;
+
+/// How long writing them may take. Then the reader is too slow, as above.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may take in nothing of what it is sent, whatever that is. Then the connection

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use futures_util::SinkExt;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -221,15 +222,41 @@ async fn pump<I: From<(SocketId, Heard)>>(
                 Message::Ping(axum::body::Bytes::new())
             }
         };
+        let writing = write(socket, frame, &mut mail.queue);
         tokio::select! {
             () = mail.cut.notified() => return SLOW,
-            written = timeout(limits::WRITE_TIMEOUT, socket.send(frame)) => match written {
-                Ok(Ok(())) => {}
+            written = timeout(limits::WRITE_TIMEOUT, writing) => match written {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(code))) => return close(code),
                 Ok(Err(_)) => return End::Lost,
                 Err(_) => return SLOW,
             },
         }
     }
+}
+
+/// Writes a message and those that wait behind it. They leave together: a system call, and the
+/// packet that it becomes, cost more than a message. Returns how to close, where that was next.
+async fn write(
+    socket: &mut WebSocket,
+    first: Message,
+    queue: &mut mpsc::Receiver<Outgoing>,
+) -> Result<Option<CloseCode>, axum::Error> {
+    let mut closing = None;
+    socket.feed(first).await?;
+    for _ in 1..limits::WRITE_TOGETHER_MESSAGES {
+        match queue.try_recv() {
+            Ok(Outgoing::Text(text, _room)) => socket.feed(Message::Text(text)).await?,
+            Ok(Outgoing::Close(code)) => {
+                closing = Some(code);
+                break;
+            }
+            // Nothing waits; that the hub has ended is seen by who asks next.
+            Err(_) => break,
+        }
+    }
+    socket.flush().await?;
+    Ok(closing)
 }
 
 fn close(code: CloseCode) -> End {
