@@ -101,7 +101,7 @@ impl SentRing {
             old.state == State::Unreported && sent.at_us.saturating_sub(old.at_us) < YOUNG_US;
         if crowded && old.seq != seq && self.entries.len() < MAX_PACKETS {
             self.resize(self.entries.len() * 2);
-        } else if usize::from(seq.0).is_multiple_of(self.entries.len()) {
+        } else if usize::from(seq.0).is_multiple_of(FIRST_PACKETS.max(self.entries.len() / 4)) {
             self.shrink(sent.at_us);
         }
         let index = self.index(seq);
@@ -146,14 +146,18 @@ impl SentRing {
         (known && now_us.saturating_sub(entry.at_us) < FORGOTTEN_US).then_some(entry)
     }
 
-    /// Halves the ring when a quarter of it would do: a probe or a first keyframe made it grow.
+    /// Halves the ring while a quarter of it would do: a probe or a first keyframe made it grow.
     fn shrink(&mut self, now_us: u64) {
         let is_under_way = |entry: &&Entry| {
             entry.state == State::Unreported && now_us.saturating_sub(entry.at_us) < YOUNG_US
         };
         let under_way = self.entries.iter().filter(is_under_way).count();
-        if self.entries.len() > FIRST_PACKETS && under_way < self.entries.len() / 4 {
-            self.resize(self.entries.len() / 2);
+        let mut packets = self.entries.len();
+        while packets > FIRST_PACKETS && under_way < packets / 4 {
+            packets /= 2;
+        }
+        if packets < self.entries.len() {
+            self.resize(packets);
         }
     }
 
