@@ -34,7 +34,7 @@ impl Engine {
                     return Err(Dropped::Malformed);
                 }
                 self.learn(remote, key);
-                self.follow(key, from, to, bytes);
+                self.follow(now, key, (from, to), bytes);
                 key
             }
             Owner::Elsewhere(_) if arrival == Arrival::HandedOver => {
@@ -72,16 +72,23 @@ impl Engine {
         taken.unwrap_or(Ok(()))
     }
 
-    /// A client that nominates a pair (RFC 8445 §8.1.1) is sent to there from now on: after a NAT
-    /// rebinding str0m would go on with the old pair until it expires.
-    fn follow(&mut self, key: Key<Peer>, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    /// A client checked a pair. One that nominates it (RFC 8445 §8.1.1) is sent to there from now
+    /// on: after a NAT rebinding str0m would go on with the old pair until it expires.
+    fn follow(
+        &mut self,
+        now: Instant,
+        key: Key<Peer>,
+        (destination, to): (SocketAddr, SocketAddr),
+        bytes: &[u8],
+    ) {
         let nominates = StunMessage::parse(bytes).is_ok_and(|message| message.use_candidate());
         let source = self.candidate_at(to);
-        if let Some(peer) = self.peers.get_mut(key).filter(|_| nominates) {
-            peer.nominate(Path {
+        if let Some(peer) = self.peers.get_mut(key) {
+            let path = Path {
                 source,
-                destination: from,
-            });
+                destination,
+            };
+            peer.handle_check(now, nominates.then_some(path));
         }
     }
 

@@ -79,8 +79,8 @@ pub(crate) struct Peer {
     pub(super) nominated: bool,
     /// Whether a DTLS message came from it.
     pub(super) heard_dtls: bool,
-    /// When a STUN message last came from it.
-    heard_stun: Option<Instant>,
+    /// When it last checked a pair.
+    checked: Option<Instant>,
     /// Packets of this turn to forward to it, in order of arrival.
     pub(crate) due: Vec<Due>,
     /// When it was last decided what its slots get, and what was estimated then.
@@ -173,7 +173,7 @@ impl Peer {
             path: None,
             nominated: false,
             heard_dtls: false,
-            heard_stun: None,
+            checked: None,
             due: Vec::new(),
             allocated: None,
             warnings: Warnings::default(),
@@ -207,9 +207,6 @@ impl Peer {
             return Ok(Err(Dropped::Malformed));
         };
         self.heard_dtls |= diagnosis::is_dtls(bytes);
-        if is_stun(bytes) {
-            self.heard_stun = Some(now);
-        }
         let taken = self.rtc.handle_input(Input::Receive(now, receive));
         self.drain()?;
         Ok(taken.map_err(|_| Dropped::Malformed))
@@ -303,10 +300,14 @@ impl Peer {
         })
     }
 
-    /// The client wants to be sent to on this pair.
-    pub(crate) fn nominate(&mut self, path: Path) {
-        self.path = Some(path);
-        self.nominated = true;
+    /// The client checked a pair with its credentials; it wants to be sent to on one that it
+    /// nominated.
+    pub(crate) fn handle_check(&mut self, now: Instant, nominated: Option<Path>) {
+        self.checked = Some(now);
+        if nominated.is_some() {
+            self.path = nominated;
+            self.nominated = true;
+        }
     }
 
     /// ICE and DTLS are up.
@@ -440,8 +441,9 @@ impl Peer {
         if !self.send_side.passes(&transmit.contents) {
             return;
         }
+        let is_stun = transmit.contents.first().is_some_and(|byte| *byte <= 3);
         match self.path.filter(|_| self.nominated) {
-            _ if is_stun(&transmit.contents) => {}
+            _ if is_stun => {}
             Some(Path {
                 source,
                 destination,
@@ -459,12 +461,12 @@ impl Peer {
         self.outbox.push_back(transmit);
     }
 
-    /// str0m asks to be woken every 3 s to look whether its pairs are alive, and finds nothing
-    /// while STUN comes. What else it waits for besides is about data channels.
+    /// str0m asks to be woken every 3 s to look whether its pairs are alive, which they are while
+    /// the client checks them. What else it waits for besides is about data channels.
     fn postponed(&self, at: Instant) -> Instant {
         let is_idle = self.rtc.last_timeout_reason() == Reason::Ice && !self.offers_data;
-        let heard = self.heard_stun.filter(|_| is_idle && self.is_connected());
-        heard.map_or(at, |heard| at.max(heard + PAIR_EXPIRES))
+        let checked = self.checked.filter(|_| is_idle && self.is_connected());
+        checked.map_or(at, |checked| at.max(checked + PAIR_EXPIRES))
     }
 
     fn drain(&mut self) -> Result<(), RtcError> {
@@ -479,11 +481,6 @@ impl Peer {
             }
         }
     }
-}
-
-/// RFC 7983 §7: of what is sent over one port STUN begins with 0 to 3.
-fn is_stun(bytes: &[u8]) -> bool {
-    bytes.first().is_some_and(|byte| *byte <= 3)
 }
 
 pub(super) fn media_of(rtc: &Rtc, mid: Mid) -> Option<&str0m::media::Media> {

@@ -267,7 +267,13 @@ impl Engine {
             return false;
         }
         for (_, packet) in packets {
-            let Ok(passing) = slot.select(packet) else {
+            let packet = MediaPacket {
+                arrived: now,
+                // What is known by now: the first of a stream did not tell.
+                is_svc: played.is_svc(),
+                ..packet.clone()
+            };
+            let Ok(passing) = slot.select(&packet) else {
                 continue;
             };
             viewer.due.push(Due {
@@ -275,10 +281,7 @@ impl Engine {
                 slot: index,
                 passing,
             });
-            turn.packets.push(MediaPacket {
-                arrived: now,
-                ..packet.clone()
-            });
+            turn.packets.push(packet);
         }
         let has_begun = if played.is_svc() {
             slot.live().is_some()
