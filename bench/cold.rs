@@ -6,11 +6,12 @@
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
+mod cpu;
 #[expect(dead_code, reason = "nobody is idle here")]
 mod rig;
 
+use cpu::thread_ns;
 use rig::Rig;
-use rustix::time::{ClockId, clock_gettime};
 
 /// Viewers of one track.
 const VIEWERS: usize = 100;
@@ -51,10 +52,4 @@ fn cold_turn(rig: &mut Rig, burst: usize, waste: &mut [u8]) -> f64 {
         spent_ns += thread_ns() - before_ns;
     });
     spent_ns as f64 / forwarded as f64
-}
-
-/// CPU time of this thread.
-fn thread_ns() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

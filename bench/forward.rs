@@ -7,13 +7,14 @@
     reason = "the tables are what this program is for"
 )]
 
+mod cpu;
 mod room;
 
 use std::time::Duration;
 
+use cpu::thread_ns;
 use room::client::PAYLOAD;
 use room::{Feedback, LOST_ONE_IN, Room, Shape, memory_per_viewer};
-use rustix::time::{ClockId, clock_gettime};
 
 /// Packets to viewers one figure is measured over, about.
 const PACKETS: usize = 100_000;
@@ -44,7 +45,7 @@ fn main() {
     println!("\nNobody watches: per received packet.\n");
     println!("| publishers | burst | ns/packet | allocations/packet |\n|---:|---:|---:|---:|");
     for (slots, burst) in [(1, 1), (1, 8), (25, 8)] {
-        let mut room = Room::new(shape(slots, 0, burst), cpu_nanos);
+        let mut room = Room::new(shape(slots, 0, burst), thread_ns);
         let figure = room.measure(PACKETS / 10, Feedback::Apart);
         let (nanos, allocations) = figure.per(figure.received);
         println!("| {slots} | {burst} | {nanos:.0} | {allocations:.3} |");
@@ -75,7 +76,7 @@ fn row(shape: Shape, feedback: Feedback) {
         burst,
         ..
     } = shape;
-    let figure = Room::new(shape, cpu_nanos).measure(PACKETS / viewers, feedback);
+    let figure = Room::new(shape, thread_ns).measure(PACKETS / viewers, feedback);
     let (nanos, allocations) = figure.per(figure.forwarded);
     let said = match feedback {
         Feedback::Measured => "yes",
@@ -85,10 +86,4 @@ fn row(shape: Shape, feedback: Feedback) {
         "| {slots} | {viewers} | {burst} | {said} | {nanos:.0} | {allocations:.3} | {} |",
         figure.forwarded,
     );
-}
-
-/// CPU time this thread has used.
-fn cpu_nanos() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

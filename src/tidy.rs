@@ -116,8 +116,8 @@ fn unsafety(path: &str, source: &Source) -> Vec<(usize, String)> {
             continue;
         };
         if !UNSAFE_FILES.contains(&path) {
-            let [kernel, _] = UNSAFE_FILES;
-            found.push((index + 1, format!("`unsafe` belongs into {kernel}")));
+            let files = UNSAFE_FILES.join(" or ");
+            found.push((index + 1, format!("`unsafe` belongs into {files}")));
             continue;
         }
         let rest = code[at + "unsafe".len()..].trim_start();
