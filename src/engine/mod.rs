@@ -53,6 +53,7 @@ mod streams;
 mod subscription;
 pub mod svc;
 pub mod tcp;
+mod thinning;
 mod timestamp;
 mod track;
 mod wanted;

@@ -9,9 +9,7 @@ use str0m::{IceCreds, RtcError};
 use super::command::{Kind, Refusal};
 use super::limits::{OFFER_BYTES, PEER_MEDIA_LINES};
 use super::peer::Peer;
-
-/// Where payload types begin in an m-line (RFC 8866 §5.14).
-const FIRST_PT: usize = 3;
+use super::thinning::{FIRST_PT, thinned};
 
 /// An answered offer.
 #[derive(Debug)]
@@ -57,7 +55,9 @@ pub(crate) fn answer(
     let remote_ufrag = read.ufrag.map(str::to_owned);
     let restarts = peer.remote_ufrag.is_some() && peer.remote_ufrag != remote_ufrag;
     let bad_offer = |e: RtcError| Refusal::BadOffer(e.to_string());
-    let offer = SdpOffer::from_sdp_string(sdp).map_err(|e| Refusal::BadOffer(e.to_string()))?;
+    let thinned = thinned(sdp, peer.rtc.codec_config());
+    let offer =
+        SdpOffer::from_sdp_string(&thinned).map_err(|e| Refusal::BadOffer(e.to_string()))?;
     let mids = read.lines.iter().map(|(mid, _)| *mid);
     let answer = peer.accept_offer(now, offer, mids).map_err(bad_offer)?;
     for (mid, kind) in read.lines {
