@@ -42,8 +42,11 @@ const FEEDBACK_BATCHES: usize = 4;
 const HANDOFFS_PER_TURN: usize = 1024;
 /// Packets from TCP taken in one turn.
 const TCP_PACKETS_PER_TURN: usize = 256;
-/// Commands taken in one turn: an offer costs up to milliseconds, and media waits behind it.
+/// Commands taken in one turn.
 const COMMANDS_PER_TURN: usize = 16;
+/// When those took this long no more are taken in a turn: an offer costs up to milliseconds, and
+/// media waits behind it.
+const COMMANDS_TIME: Duration = Duration::from_millis(1);
 /// Datagrams that are sent before the engine's output is drained to the end.
 const FLUSH_DATAGRAMS: usize = 1024;
 
@@ -349,6 +352,9 @@ impl Turn {
             self.counts.commands += 1;
             self.engine.handle_command(now, command);
             work.any = true;
+            if self.clock.tick().saturating_duration_since(now) >= COMMANDS_TIME {
+                break;
+            }
         }
         work.more = true;
     }
