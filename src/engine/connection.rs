@@ -53,7 +53,7 @@ pub(super) fn build(
 /// first SRTP profile, which in Chromium is AES-CM with HMAC-SHA1, four times the cost of GCM; as
 /// a 1.2 server it prefers GCM.
 fn config(creds: IceCreds, identity: &Identity) -> RtcConfig {
-    RtcConfig::new()
+    with_codecs(RtcConfig::new())
         .set_ice_lite(true)
         .set_rtp_mode(true)
         .set_crypto_provider(identity.provider.clone())
@@ -62,6 +62,11 @@ fn config(creds: IceCreds, identity: &Identity) -> RtcConfig {
         .set_local_ice_credentials(creds)
         .set_sctp_max_buffered_amount(CHANNEL_SENDING_BYTES)
         .set_extension(extension::ID, extension::extension())
+}
+
+/// The codecs we answer with, and no others.
+pub(super) fn with_codecs(config: RtcConfig) -> RtcConfig {
+    config
         .clear_codecs()
         .enable_opus(true, true)
         .enable_vp8(true)

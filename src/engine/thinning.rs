@@ -73,7 +73,7 @@ fn push_thinned(text: &mut String, section: &[&str], ours: &CodecConfig) {
 /// Writes an m-line without these payload types.
 fn push_media(text: &mut String, media: &str, foreign: &[u8]) {
     let is_foreign = |field: &str| {
-        let pt = field.trim_end().parse();
+        let pt = field.parse();
         pt.is_ok_and(|pt| foreign.contains(&pt))
     };
     let end = media.trim_end().len();
@@ -176,16 +176,11 @@ mod tests {
     use str0m::change::SdpOffer;
 
     use super::*;
+    use crate::engine::connection::with_codecs;
     use crate::sim::clock::origin;
 
     fn ours() -> CodecConfig {
-        let mut ours = CodecConfig::empty();
-        ours.enable_opus(true, true);
-        ours.enable_vp8(true);
-        ours.enable_vp9(true);
-        ours.enable_h264(true);
-        ours.enable_av1(true);
-        ours
+        with_codecs(RtcConfig::new()).codec_config().clone()
     }
 
     /// A format, its RTX and its feedback as browsers write them.
@@ -234,9 +229,7 @@ mod tests {
 
     /// The formats of str0m's answer to an offer.
     fn answered(sdp: &str) -> Vec<String> {
-        let config = RtcConfig::new().set_rtp_mode(true).clear_codecs();
-        let config = config.enable_opus(true, true).enable_vp8(true);
-        let config = config.enable_vp9(true).enable_h264(true).enable_av1(true);
+        let config = with_codecs(RtcConfig::new().set_rtp_mode(true));
         let mut rtc = config.build(origin());
         let offer = SdpOffer::from_sdp_string(sdp).unwrap();
         let answer = rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string();
